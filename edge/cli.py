@@ -1,0 +1,196 @@
+"""The `edge` command: a verb for everything that an operator does."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge import __version__, config, daemon, errors
+from edge.config import Config
+from edge.errors import ConfigMistakes, Refusal, invalid
+from edge.types import Scope, Token
+from edge.web.values import uuid_text
+
+EXIT_REFUSED = 1
+EXIT_MISCONFIGURED = 78
+"""EX_CONFIG of sysexits.h: systemd need not try again before a person has mended something."""
+
+SECRET_NAMES = ("password", "secret", "key", "token")
+"""A setting whose name ends in one of these is printed as stars."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = config.load(options.config, flags=options.set)
+        daemon.set_up_logging(settings)
+        code: int = options.run(settings, options)
+        return code
+    except Refusal as refusal:
+        print(f"edge: {refusal.message}", file=sys.stderr)
+        if refusal.mistakes:
+            print(errors.sentences(refusal.mistakes), file=sys.stderr)
+        return EXIT_MISCONFIGURED if isinstance(refusal, ConfigMistakes) else EXIT_REFUSED
+    except OSError as error:
+        print(f"edge: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        return EXIT_REFUSED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="edge", description="An offline face-recognition appliance.")
+    parser.add_argument("--version", action="version", version=f"edge {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", type=Path, metavar="FILE", help="the settings file (default: $EDGE_CONFIG)")
+    common.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.NAME=VALUE", help="a setting, before all others"
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    serve = verbs.add_parser("serve", parents=[common], help="run the appliance until it is told to stop")
+    serve.add_argument("--show-example", type=Path, metavar="PHOTO", help="print a curl line that posts this photo")
+    serve.set_defaults(run=_serve)
+
+    shown = verbs.add_parser("config", parents=[common], help="print the settings in force")
+    shown.set_defaults(run=_config)
+
+    token = verbs.add_parser("token", help="make, list and revoke permanent tokens")
+    actions = token.add_subparsers(required=True, metavar="ACTION")
+    _token_create_parser(actions.add_parser("create", parents=[common], help="make a token and print its secret, once"))
+    actions.add_parser("list", parents=[common], help="list the tokens, never their secrets").set_defaults(
+        run=_token_list
+    )
+    revoke = actions.add_parser("revoke", parents=[common], help="revoke a token: it is refused from now on")
+    revoke.add_argument("id", help="the token's id, as `edge token list` prints it")
+    revoke.set_defaults(run=_token_revoke)
+    return parser
+
+
+def _token_create_parser(create: argparse.ArgumentParser) -> None:
+    scopes = [scope.value for scope in Scope]
+    create.add_argument("--name", required=True, help="whose it is: the camera at the door")
+    create.add_argument(
+        "--scope", action="append", required=True, choices=scopes, help="what it is good for; may be repeated"
+    )
+    create.add_argument("--list", metavar="LIST_ID", help="bind it to one list")
+    create.add_argument("--source", metavar="SOURCE_ID", help="bind it to one source")
+    create.add_argument("--expires", default="never", metavar="WHEN", help="a date (2027-01-31), days (90) or never")
+    create.add_argument("--quiet", action="store_true", help="print the secret alone")
+    create.set_defaults(run=_token_create)
+
+
+def _serve(settings: Config, options: argparse.Namespace) -> int:
+    def ready(url: str) -> None:
+        print(f"edge {__version__} is ready on {url}", flush=True)
+        if options.show_example:
+            print(_example(url, settings.data.folder.resolve(), options.show_example.resolve()), flush=True)
+
+    return daemon.serve(settings, ready=ready)
+
+
+def _example(url: str, folder: Path, photo: Path) -> str:
+    """Return a line to paste: the token stays in its file, out of the terminal and its history."""
+    token = folder / "camera.token"
+    return (
+        "Try it in another terminal:\n\n"
+        f'  curl -H "Authorization: Bearer $(cat {shlex.quote(str(token))})" \\\n'
+        f"       -F image=@{shlex.quote(str(photo))} {url}/v1/person/create\n\n"
+        "The first time it answers 200 with the person it has added: persons_new is 1. The second time it knows the\n"
+        "person and answers 201, which says that nothing was added: persons_new is 0 and matches holds the person.\n"
+        "Ctrl-C stops it."
+    )
+
+
+def _config(settings: Config, _options: argparse.Namespace) -> int:
+    section = ""
+    for name in config.names():
+        heading, _dot, key = name.partition(".")
+        if heading != section:
+            print(f"{'' if not section else chr(10)}[{heading}]")
+            section = heading
+        text = settings.texts[name]
+        masked = "********" if text and key.endswith(SECRET_NAMES) else text
+        print(f"{key} = {masked}".rstrip())
+    return 0
+
+
+def _token_create(settings: Config, options: argparse.Namespace) -> int:
+    access = daemon.open_access(settings)
+    token, secret = access.create_token(
+        options.name,
+        frozenset(Scope(scope) for scope in options.scope),
+        _uuid(options.list, "--list"),
+        _uuid(options.source, "--source"),
+        _expiry_ms(options.expires),
+        now_ms=daemon.now_ms(),
+    )
+    if options.quiet:
+        print(secret)
+    else:
+        print(f"{secret}\n\nThis is the only time it is shown. Its id, for `edge token revoke`, is {token.token_id}.")
+    return 0
+
+
+def _token_list(settings: Config, _: argparse.Namespace) -> int:
+    rows: list[tuple[str, ...]] = [("id", "name", "scope", "list", "source", "created", "expires", "last used")]
+    rows += [_token_row(token) for token in daemon.open_access(settings).tokens()]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _token_row(token: Token) -> tuple[str, ...]:
+    return (
+        token.token_id,
+        token.name,
+        "+".join(sorted(scope.value for scope in token.scopes)),
+        token.list_id or "any",
+        token.source_id or "any",
+        _day(token.created_ms),
+        "never" if token.expires_ms is None else _day(token.expires_ms),
+        "never" if token.last_used_ms is None else _day(token.last_used_ms),
+    )
+
+
+def _token_revoke(settings: Config, options: argparse.Namespace) -> int:
+    if not daemon.open_access(settings).revoke(options.id):
+        raise invalid("id", f"no token {options.id}; `edge token list` shows them")
+    print("revoked")
+    return 0
+
+
+def _day(milliseconds: int) -> str:
+    return f"{datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.timezone.utc):%Y-%m-%d}"
+
+
+def _uuid(text: str | None, name: str) -> str | None:
+    if text is None:
+        return None
+    try:
+        return uuid_text(text)
+    except ValueError as error:
+        raise invalid(name, str(error)) from None
+
+
+def _expiry_ms(text: str) -> int | None:
+    """Return the end of a token: None for `never`; days from now; or the start of a day, UTC."""
+    if text == "never":
+        return None
+    now = daemon.now_ms()
+    try:
+        if text.isdecimal():
+            return now + int(text) * daemon.SECONDS_A_DAY * 1000
+        moment = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        raise invalid("--expires", f"'{text}' is not a date (2027-01-31), a number of days (90), or never") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.timezone.utc)
+    expires = int(moment.timestamp() * 1000)
+    if expires <= now:
+        raise invalid("--expires", f"{text} is past")
+    return expires

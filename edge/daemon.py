@@ -1,0 +1,266 @@
+"""The composition root: builds the parts in order, serves, and takes them down in reverse."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from edge import __version__, catalogue
+from edge.config import Config
+from edge.errors import Mistake, PackUnusable
+from edge.events import Event, FaceSighted, Listener, Listeners
+from edge.face.analysis import Analyser
+from edge.face.detection import Detector
+from edge.face.embedding import Embedder
+from edge.face.landmarks import FaceMesh
+from edge.face.tflite import Model, installed
+from edge.gallery.access import Access
+from edge.gallery.history import History
+from edge.gallery.store import EmbeddedGallery
+from edge.matching import Calibration
+from edge.outbound import systemd
+from edge.recognition import Recognizer, Settings, Workers
+from edge.types import InputSpec, Limit, ModelFile, Pack
+from edge.web.addresses import Signer
+from edge.web.app import Site, application
+from edge.web.auth import Authenticator, Keys
+from edge.web.body import BodyLimits
+from edge.web.server import Server, ServerLimits
+
+log = logging.getLogger(__name__)
+
+SPARE_THREADS = 4
+"""Beyond those that work and wait: for answering that the line is full, and for routes without a picture."""
+
+MEGABYTE = 1 << 20
+
+SECONDS_A_DAY = 86_400
+
+
+def now_ms() -> int:
+    """Return the time, UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def access_file(config: Config) -> Path:
+    """Return where tokens are kept."""
+    return config.data.folder / "access.sqlite3"
+
+
+def open_access(config: Config) -> Access:
+    """Open the tokens, made if there are none: safe while the service runs."""
+    make_data_folder(config.data.folder)
+    return Access(access_file(config))
+
+
+def make_data_folder(folder: Path) -> None:
+    """Make the data folder, for its owner's eyes alone."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def pack_folders(config: Config) -> list[Path]:
+    """Return where packs are looked for: those that were added first, then those that came with the program."""
+    shipped = config.models.folder or Path(__file__).resolve().parent.parent / "models"
+    return [config.data.folder / "models", shipped]
+
+
+def workers_of(config: Config) -> int:
+    """Return how many pictures are worked on at once: by default one for each core this process may use."""
+    return config.models.workers or len(os.sched_getaffinity(0))
+
+
+def build_analyser(pack: Pack, config: Config) -> Analyser:
+    """Return one worker's own set of networks."""
+
+    def model(file: ModelFile, spec: InputSpec) -> Model:
+        return Model(file.path, spec, interpreter=config.models.interpreter, threads=config.models.threads_per_face)
+
+    def loader(file: ModelFile, spec: InputSpec) -> Callable[[], Model]:
+        return lambda: model(file, spec)
+
+    detector = Detector(
+        {(spec.rows, spec.columns): loader(file, spec) for file, spec in pack.detector.inputs},
+        decoding=pack.detector.decoding,
+        score_threshold=pack.detector.score_threshold,
+        iou_threshold=pack.detector.iou_threshold,
+    )
+    size = config.detection.input_size
+    for needed in (size, size[::-1]):
+        if needed not in detector.sizes:
+            there = ", ".join(f"{rows}x{columns}" for rows, columns in detector.sizes)
+            reason = f"the pack '{pack.name}' has no input of {needed[0]}x{needed[1]}, which both ways need: {there}"
+            raise PackUnusable(Mistake("detection.input_size", reason))
+    embedder = pack.embedder
+    return Analyser(
+        detector,
+        FaceMesh(model(pack.landmarks.file, pack.landmarks.input), box_scale=pack.landmarks.box_scale),
+        Embedder(
+            model(embedder.file, embedder.input),
+            template=embedder.alignment,
+            probe_crops=embedder.probe_crops,
+            template_crops=embedder.template_crops,
+            cohort=embedder.cohort,
+        ),
+    )
+
+
+def recognition_settings(config: Config) -> Settings:
+    """Return the plain numbers of the story."""
+    new = config.new_person
+    return Settings(
+        max_pixels=int(config.image.max_megapixels * 1e6),
+        min_side_pixels=config.image.min_side_pixels,
+        detector_size=config.detection.input_size,
+        min_face_pixels=config.faces.min_face_pixels,
+        presence_floor=config.faces.presence_floor,
+        threshold=new.threshold,
+        threshold_score=new.threshold_score,
+        false_positive_rate=new.false_positive_rate,
+        square_min=new.square_min,
+        yaw_max=new.yaw_max,
+        pitch_max=new.pitch_max,
+        limits=(
+            Limit("sharpness", "sharpness", least=new.sharpness_min),
+            Limit("presence", "face_presence", least=new.presence_min),
+            Limit("brightness", "brightness", least=new.brightness_min, most=new.brightness_max),
+            Limit("inside", "inside", least=new.inside_min),
+        ),
+        portrait_pixels=config.pictures.longest_pixels,
+        portrait_quality=config.pictures.jpeg_quality,
+        sighting_pictures=config.history.keep_days > 0 and config.history.keep_megabytes > 0,
+    )
+
+
+def history_listener(history: History) -> Listener:
+    """Return the listener that keeps sightings."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, FaceSighted):
+            history.record(event.sighting)
+
+    return listen
+
+
+def server_limits(config: Config) -> ServerLimits:
+    """Return where to listen and how much a client may take."""
+    server = config.server
+    return ServerLimits(
+        host=server.host,
+        port=server.port,
+        threads=workers_of(config) + server.max_waiting_requests + SPARE_THREADS,
+        max_connections=server.max_connections,
+        max_connections_per_address=server.max_connections_per_address,
+        max_body_bytes=server.max_body_megabytes * MEGABYTE,
+        request_deadline_seconds=server.request_deadline_seconds,
+        idle_seconds=server.idle_seconds,
+        stop_seconds=server.stop_seconds,
+    )
+
+
+def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) -> int:
+    """Run the appliance until SIGTERM or SIGINT; return the exit code.
+
+    `ready` is told the URL once the first frame can be answered. Raises Unusable or OSError, with a sentence,
+    where it cannot start.
+    """
+    with contextlib.ExitStack() as parts:
+        make_data_folder(config.data.folder)
+        pack = catalogue.find(config.models.pack, pack_folders(config))
+        interpreter, _ = installed(config.models.interpreter)
+        analysers = [build_analyser(pack, config) for _ in range(workers_of(config))]
+        for analyser in analysers:
+            analyser.warm_up(config.detection.input_size)
+        cohort = pack.embedder.cohort
+        gallery = EmbeddedGallery.open(
+            config.data.folder,
+            pack_id=pack.id,
+            vector_length=pack.embedder.vector_length,
+            cohort_weight=cohort.weight if cohort else 0.0,
+            exact_limit=config.gallery.exact_limit,
+            main_list_name=config.gallery.main_list_name,
+            clock=now_ms,
+        )
+        parts.callback(gallery.close)
+        history = History(gallery.database, gallery.pictures, clock=now_ms)
+        parts.callback(history.close)
+        listeners = Listeners()
+        if config.history.keep_days:
+            listeners.join(history_listener(history))
+        recognizer = Recognizer(
+            workers=Workers(analysers, max_waiting=config.server.max_waiting_requests),
+            gallery=gallery,
+            listeners=listeners,
+            calibration=Calibration(pack.embedder.operating_points),
+            pack_id=pack.id,
+            settings=recognition_settings(config),
+            clock_ms=now_ms,
+        )
+        access = open_access(config)
+        keys = Keys.load_or_create(config.data.folder / "keys.json")
+        site = Site(
+            recognizer=recognizer,
+            gallery=gallery,
+            authenticator=Authenticator(
+                keys,
+                access,
+                now_ms,
+                max_valid_seconds=config.tokens.max_valid_days * SECONDS_A_DAY,
+                leeway_seconds=config.tokens.clock_leeway_seconds,
+            ),
+            signer=Signer(keys.signing.secret, valid_seconds=config.pictures.address_valid_hours * 3600),
+            body_limits=BodyLimits(body_bytes=config.server.max_body_megabytes * MEGABYTE),
+            cloud_codes=config.server.status_codes == "cloud",
+            pack=pack,
+            clock_ms=now_ms,
+        )
+        server = Server(application(site), server_limits(config))
+        log.info("edge %s: pack %s on %s, %d workers", __version__, pack.id, interpreter, len(analysers))
+        return _until_stopped(server, recognizer, ready)
+
+
+def _until_stopped(server: Server, recognizer: Recognizer, ready: Callable[[str], None]) -> int:
+    def stop(_signal: int, _frame: object) -> None:
+        systemd.notify("STOPPING=1")
+        server.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    done = threading.Event()
+    watchdog = threading.Thread(target=_feed_watchdog, args=(recognizer, done), name="watchdog", daemon=True)
+    watchdog.start()
+    url = f"http://{server.address}"
+    log.info("ready on %s", url)
+    ready(url)
+    systemd.notify("READY=1")
+    try:
+        drained = server.serve()
+    finally:
+        done.set()
+        watchdog.join()
+    if not drained:
+        log.warning("stopped with requests still in hand")
+    return 0 if drained else 1
+
+
+def _feed_watchdog(recognizer: Recognizer, done: threading.Event) -> None:
+    """Say `alive` as long as a picture still gets through: what hangs there, hangs here, and is then restarted."""
+    interval = systemd.watchdog_seconds()
+    while interval is not None and not done.wait(interval):
+        recognizer.self_check()
+        systemd.notify("WATCHDOG=1")
+
+
+def set_up_logging(config: Config) -> None:
+    """Send the log to standard error, where the journal picks it up with its own time stamps."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=config.log.level.upper(),
+        format="%(levelname)s %(name)s: %(message)s",
+    )

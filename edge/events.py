@@ -1,0 +1,58 @@
+"""What happened, told to whoever listens. A listener cannot hurt or delay the core."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edge.types import Sighting
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FaceSighted:
+    """A face was compared with a list."""
+
+    sighting: Sighting
+
+
+@dataclass(frozen=True)
+class PersonAdded:
+    """A person is on disk now."""
+
+    person_id: str
+    list_id: str
+
+
+@dataclass(frozen=True)
+class PersonReplaced:
+    """What was known of a person has been replaced."""
+
+    person_id: str
+    list_id: str
+
+
+Event = FaceSighted | PersonAdded | PersonReplaced
+Listener = Callable[[Event], None]
+"""Must return at once: whoever has work to do puts it in a queue of their own."""
+
+
+class Listeners:
+    """The list of listeners, told in the order in which they joined."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = list(listeners)
+
+    def join(self, listener: Listener) -> None:
+        """Add a listener."""
+        self._listeners.append(listener)
+
+    def tell(self, event: Event) -> None:
+        """Tell every listener; a fault of one is logged and hurts nobody else."""
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:  # the boundary: what a listener does wrong is not the request's fault
+                log.exception("a listener failed on %s", type(event).__name__)

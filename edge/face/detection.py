@@ -1,0 +1,175 @@
+"""Picture to detections: letterbox, the network, its decoding, suppression."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.errors import Mistake, PackUnusable
+from edge.face.tflite import Model
+from edge.types import Box, Detection, Picture
+
+Size = tuple[int, int]
+"""Rows, columns."""
+
+BLAZEFACE_STRIDE = 4
+"""Input pixels a cell: one anchor at the centre of each (MediaPipe, face_detection_full_range.pbtxt: strides 4,
+interpolated scale aspect ratio 0, fixed anchor size)."""
+
+BLAZEFACE_NUMBERS = 16
+"""Per anchor: box centre x and y, width, height, then six points, in input pixels relative to the anchor."""
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """How a picture lies in a model's input: scaled, in the middle, black around it."""
+
+    scale: float
+    left: int
+    top: int
+
+
+def letterbox(picture: Picture, size: Size) -> tuple[Picture, Letterbox]:
+    """Return the picture fitted into `size` without distortion, and how to find the way back."""
+    rows, columns = size
+    height, width = picture.shape[:2]
+    scale = min(rows / height, columns / width)
+    inner = max(1, round(width * scale)), max(1, round(height * scale))
+    small = picture
+    if inner != (width, height):
+        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        small = np.asarray(cv2.resize(picture, inner, interpolation=interpolation), np.uint8)
+    if inner == (columns, rows):
+        return small, Letterbox(scale, 0, 0)
+    canvas = np.zeros((rows, columns, 3), np.uint8)
+    left, top = (columns - inner[0]) // 2, (rows - inner[1]) // 2
+    canvas[top : top + inner[1], left : left + inner[0]] = small
+    return canvas, Letterbox(scale, left, top)
+
+
+@functools.cache
+def anchors(size: Size) -> NDArray[np.float32]:
+    """Return the anchors' centres, n x 2 (x, y) input pixels, in the order of the network's output."""
+    rows, columns = size
+    y, x = np.mgrid[0 : rows // BLAZEFACE_STRIDE, 0 : columns // BLAZEFACE_STRIDE]
+    centres = (np.stack([x.ravel(), y.ravel()], axis=1) + 0.5) * BLAZEFACE_STRIDE
+    return centres.astype(np.float32)
+
+
+def decode_blazeface(
+    outputs: list[NDArray[np.float32]], size: Size, threshold: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return what scores at or above `threshold`: n x 16 (left, top, width, height, six points) and n scores.
+
+    Coordinates in input pixels. The two outputs are told apart by their last dimension (16 numbers, 1 score).
+    PackUnusable for any others.
+    """
+    cells = len(anchors(size))
+    by_shape = {output.shape: output for output in outputs}
+    if set(by_shape) != {(1, cells, BLAZEFACE_NUMBERS), (1, cells, 1)}:
+        reason = f"its network returns {list(by_shape)}, which cannot be read as blazeface of {size[0]}x{size[1]}"
+        raise PackUnusable(Mistake("detector.decoding", reason))
+    numbers, logits = by_shape[1, cells, BLAZEFACE_NUMBERS][0], by_shape[1, cells, 1][0, :, 0]
+    # The sigmoid is monotone: compare before it, and take it of the few that are left.
+    kept = np.flatnonzero(logits >= np.log(threshold / (1 - threshold)))
+    if not len(kept):
+        return np.empty((0, BLAZEFACE_NUMBERS), np.float32), np.empty(0, np.float32)
+    found = numbers[kept].copy()
+    centres = anchors(size)[kept]
+    found[:, 0:2] += centres - found[:, 2:4] / 2
+    found[:, 4:] += np.tile(centres, 6)
+    scores = 1 / (1 + np.exp(-np.clip(logits[kept], -80, 80)))
+    return found, scores.astype(np.float32)
+
+
+Decoder = Callable[[list[NDArray[np.float32]], Size, float], tuple[NDArray[np.float32], NDArray[np.float32]]]
+
+DECODERS: Mapping[str, Decoder] = {"blazeface": decode_blazeface}
+"""The ways of reading a detector's output that a pack can name."""
+
+
+def overlaps(box: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the intersection over union of one box with n others (left, top, width, height)."""
+    left_top = np.maximum(box[:2], others[:, :2])
+    right_bottom = np.minimum(box[:2] + box[2:4], others[:, :2] + others[:, 2:4])
+    shared = np.prod(np.clip(right_bottom - left_top, 0, None), axis=1)
+    union = box[2] * box[3] + others[:, 2] * others[:, 3] - shared
+    return np.asarray(np.where(union > 0, shared / np.maximum(union, 1e-9), 0), np.float32)
+
+
+def suppress(
+    found: NDArray[np.float32], scores: NDArray[np.float32], iou_threshold: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weighted non-maximum suppression, best first.
+
+    Those that overlap the best one become one: the mean of their numbers weighted by score, with the best's score.
+    """
+    order = np.argsort(-scores, kind="stable")
+    merged, best = [], []
+    while len(order):
+        same = overlaps(found[order[0]], found[order]) > iou_threshold
+        same[0] = True  # a box without area overlaps nothing, itself included
+        group = order[same]
+        merged.append(np.average(found[group], axis=0, weights=scores[group]))
+        best.append(scores[order[0]])
+        order = order[~same]
+    return np.asarray(merged, np.float32).reshape(-1, found.shape[1]), np.asarray(best, np.float32)
+
+
+class Detector:
+    """Finds faces. One network, several input sizes, each loaded when it is first needed."""
+
+    def __init__(
+        self,
+        sizes: Mapping[Size, Callable[[], Model]],
+        *,
+        decoding: str,
+        score_threshold: float,
+        iou_threshold: float,
+    ) -> None:
+        """`sizes`: how to load the network for each input size. PackUnusable for an unknown decoding."""
+        if decoding not in DECODERS:
+            raise PackUnusable(Mistake("detector.decoding", f"'{decoding}' is none of {', '.join(DECODERS)}"))
+        self._load = dict(sizes)
+        self._models: dict[Size, Model] = {}
+        self._decode = DECODERS[decoding]
+        self._score_threshold = score_threshold
+        self._iou_threshold = iou_threshold
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """The input sizes that there are."""
+        return tuple(self._load)
+
+    def load(self, size: Size) -> Model:
+        """Return the network for that input size (KeyError for one that the pack does not have)."""
+        if size not in self._models:
+            self._models[size] = self._load[size]()
+        return self._models[size]
+
+    def detect(self, picture: Picture, size: Size) -> list[Detection]:
+        """Return the faces of the upright RGB picture, best first, in its pixels."""
+        model = self.load(size)
+        fitted, box = letterbox(picture, size)
+        found, scores = self._decode(model.run(fitted), size, self._score_threshold)
+        if not len(scores):
+            return []
+        found, scores = suppress(found, scores, self._iou_threshold)
+        found[:, 2:4] /= box.scale
+        found[:, 0:2] = (found[:, 0:2] - (box.left, box.top)) / box.scale
+        found[:, 4:] = (found[:, 4:] - np.tile((box.left, box.top), 6)) / box.scale
+        return [
+            Detection(Box(*(float(n) for n in row[:4])), float(score), row[4:].reshape(6, 2))
+            for row, score in zip(found, scores, strict=True)
+        ]
+
+
+def turned(size: Size, picture: Picture) -> Size:
+    """Return the input size as it suits the picture: lying for a lying picture, upright for an upright one."""
+    rows, columns = picture.shape[:2]
+    return (max(size), min(size)) if rows > columns else (min(size), max(size))

@@ -1,0 +1,223 @@
+"""Sightings: written behind the answer, in batches, and kept for so long and so many bytes.
+
+A sighting that waits to be written is lost in a crash; a person never is. That is the bargain by which no camera waits
+for the card.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edge.errors import Refusal, invalid
+from edge.gallery import sightings, sources
+from edge.gallery.database import Database
+from edge.gallery.pictures import Pictures
+from edge.gallery.sightings import StoredSighting
+from edge.types import Sighting
+
+log = logging.getLogger(__name__)
+
+QUEUE_LIMIT = 1000
+"""Sightings that may wait, some 20 MB with their pictures: a minute of a slow card at sixteen faces a second."""
+
+BATCH = 64
+BATCH_SECONDS = 1.0
+"""A batch is written when it is full or its first sighting so old: one fsync of the database for all of them."""
+
+PRUNE_BATCH = 500
+"""Sightings removed per transaction: the writer is free again after milliseconds."""
+
+PAGE_LIMIT = 1000
+DAY_MS = 86_400_000
+MAX_INTEGER = (1 << 63) - 1
+"""SQLite's: larger than any time or row id."""
+
+
+@dataclass(frozen=True)
+class HistoryPage:
+    """Sightings, newest first; `cursor` leads to the next page, None where there is none."""
+
+    sightings: tuple[StoredSighting, ...]
+    cursor: str | None
+
+
+class History:
+    """What was seen. Shares the gallery's database and pictures; close it before the gallery."""
+
+    def __init__(
+        self,
+        database: Database,
+        pictures: Pictures,
+        *,
+        clock: Callable[[], int],
+        queue_limit: int = QUEUE_LIMIT,
+        batch_seconds: float = BATCH_SECONDS,
+    ) -> None:
+        """Start the thread that writes. `clock` gives milliseconds since 1970."""
+        self._database = database
+        self._pictures = pictures
+        self._clock = clock
+        self._queue_limit = queue_limit
+        self._batch_seconds = batch_seconds
+        self._changed = threading.Condition()
+        self._queue: deque[tuple[float, Sighting]] = deque()
+        self._recorded = 0
+        self._done = 0
+        self._flush_to = 0
+        self._closing = False
+        self.dropped = 0
+        """Sightings lost since the start: the queue was full, or they could not be written."""
+        self._thread = threading.Thread(target=self._run, name="history", daemon=True)
+        self._thread.start()
+
+    # --- writing ---
+
+    def record(self, sighting: Sighting) -> None:
+        """Take note; returns at once. Where too many wait, the oldest of them is dropped and counted."""
+        with self._changed:
+            if self._closing:
+                self.dropped += 1
+                return
+            if len(self._queue) >= self._queue_limit:
+                self._queue.popleft()
+                self._done += 1
+                self.dropped += 1
+            self._queue.append((time.monotonic(), sighting))
+            self._recorded += 1
+            if len(self._queue) in (1, BATCH):
+                self._changed.notify_all()
+
+    def flush(self, seconds: float = 10.0) -> bool:
+        """Wait until all that was recorded so far is on disk (or dropped); False if it took too long."""
+        with self._changed:
+            target = self._flush_to = self._recorded
+            self._changed.notify_all()
+            return self._changed.wait_for(lambda: self._done >= target, seconds)
+
+    def close(self) -> None:
+        """Write what waits and stop."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            lost = 0
+            try:
+                self._write(batch)
+            except Exception as error:  # the boundary of a thread: one bad batch must not end the history
+                lost = len(batch)
+                log.warning(
+                    "%d sightings could not be written: %s", lost, error, exc_info=not isinstance(error, Refusal)
+                )
+            with self._changed:
+                self.dropped += lost
+                self._done += len(batch)
+                self._changed.notify_all()
+
+    def _next_batch(self) -> list[Sighting]:
+        """Wait for a batch that is full, old enough or asked for; an empty one says that it is over."""
+        with self._changed:
+            while not self._is_due():
+                age = time.monotonic() - self._queue[0][0] if self._queue else None
+                self._changed.wait(None if age is None else max(0.0, self._batch_seconds - age))
+            return [self._queue.popleft()[1] for _ in range(min(BATCH, len(self._queue)))]
+
+    def _is_due(self) -> bool:
+        if not self._queue:
+            return self._closing
+        is_old = time.monotonic() - self._queue[0][0] >= self._batch_seconds
+        return is_old or len(self._queue) >= BATCH or self._closing or self._flush_to > self._done
+
+    def _write(self, batch: Sequence[Sighting]) -> None:
+        """Write pictures, then rows; a sighting whose person or list has been erased meanwhile is not written."""
+        pictures = {number: one.picture for number, one in enumerate(batch) if one.picture is not None}
+        names = dict(zip(pictures, self._pictures.save(list(pictures.values())), strict=True))
+        unused = set(names.values())
+        try:
+            with self._database.write() as transaction:
+                written = [sightings.insert(transaction, one, names.get(n)) for n, one in enumerate(batch)]
+            unused -= {names[number] for number in names if written[number]}
+        finally:
+            self._pictures.delete(unused)
+
+    # --- reading ---
+
+    def page(
+        self,
+        *,
+        person_id: str | None = None,
+        list_id: str | None = None,
+        source_id: str | None = None,
+        first_ms: int | None = None,
+        last_ms: int | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> HistoryPage:
+        """Return sightings, newest first, that meet every condition given (times inclusive, limit 1 to 1000).
+
+        A cursor is of the page before, with the same conditions: pages neither skip nor repeat while sightings come
+        and go. Raises ListNotFound, InvalidSchema for a cursor that no page had.
+        """
+        connection = self._database.read()
+        before = (MAX_INTEGER, MAX_INTEGER) if cursor is None else _parsed(cursor)
+        limit = min(max(1, limit), PAGE_LIMIT)
+        found = sightings.select(
+            connection,
+            person_id=person_id,
+            list_number=None if list_id is None else sources.the_list(connection, list_id)[0],
+            source_id=source_id,
+            first_ms=-MAX_INTEGER if first_ms is None else first_ms,
+            last_ms=MAX_INTEGER if last_ms is None else last_ms,
+            before=before,
+            limit=limit + 1,
+        )
+        shown = found[:limit]
+        is_last = len(found) <= limit
+        last = None if is_last else f"{shown[-1].sighting.time_ms}.{shown[-1].number}"
+        return HistoryPage(tuple(shown), last)
+
+    def sighting(self, sighting_id: str) -> StoredSighting | None:
+        """Return the sighting, None if there is none of that id (or it waits to be written, for a second at most)."""
+        return sightings.find(self._database.read(), sighting_id)
+
+    # --- forgetting ---
+
+    def prune(self, *, days: float, picture_bytes: int) -> int:
+        """Remove sightings older than `days`, then the oldest until their pictures take at most `picture_bytes`.
+
+        Returns how many went, their files with them. Raises StorageFull.
+        """
+        oldest_ms = self._clock() - int(days * DAY_MS)
+        removed = 0
+        while gone := self._pruned(oldest_ms, picture_bytes):
+            removed += gone
+        if removed:
+            self._database.truncate_log()
+        return removed
+
+    def _pruned(self, oldest_ms: int, picture_bytes: int) -> int:
+        with self._database.write() as transaction:
+            excess = sightings.picture_bytes(transaction) - picture_bytes
+            doomed: list[sightings.OldSighting] = []
+            for old in sightings.oldest(transaction, PRUNE_BATCH):
+                if old.time_ms >= oldest_ms and excess <= 0:
+                    break
+                excess -= old.picture_bytes
+                doomed.append(old)
+            sightings.delete(transaction, doomed)
+        self._pictures.delete(old.picture for old in doomed if old.picture is not None)
+        return len(doomed)
+
+
+def _parsed(cursor: str) -> tuple[int, int]:
+    parts = cursor.split(".")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
+        raise invalid("cursor", "not one that a page of the history gave")
+    return int(parts[0]), int(parts[1])

@@ -1,0 +1,121 @@
+"""The indexes of all lists, loaded from the rows, and which rows cannot be served."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from edge.gallery import persons
+from edge.gallery.database import Database
+from edge.gallery.index import ListIndex
+from edge.gallery.persons import TemplateRow
+
+log = logging.getLogger(__name__)
+
+
+class Indexes:
+    """An index per list. Rows that are damaged or of another pack are not in it; their persons stay on record."""
+
+    def __init__(
+        self,
+        database: Database,
+        lock: threading.RLock,
+        *,
+        pack_id: str,
+        vector_length: int,
+        cohort_weight: float,
+        exact_limit: int,
+    ) -> None:
+        """Load every list (about 3 s a million templates). `lock`: held by whoever changes templates."""
+        self._database = database
+        self._lock = lock
+        self._pack_id = pack_id
+        self._vector_length = vector_length
+        self._cohort_weight = cohort_weight
+        self._exact_limit = exact_limit
+        self._of_list: dict[int, ListIndex] = {}
+        self._damaged: set[int] = set()
+        self._other_packs: set[int] = set()
+        for number, rows in self._served(persons.templates(database.read())).items():
+            self._of_list[number] = self._filled(rows)
+
+    @property
+    def damaged(self) -> int:
+        """Templates whose checksum or length is wrong."""
+        return len(self._damaged)
+
+    @property
+    def other_packs(self) -> int:
+        """Templates of packs other than the active one."""
+        return len(self._other_packs)
+
+    @property
+    def recall(self) -> tuple[int, int]:
+        """Graph searches that were repeated exactly, and those of them that agreed."""
+        indexes = list(self._of_list.values())
+        return sum(index.checked for index in indexes), sum(index.agreed for index in indexes)
+
+    def of(self, list_number: int) -> ListIndex:
+        """Return the list's index, loaded from the rows if it was never used or was thrown away."""
+        index = self._of_list.get(list_number)
+        if index is not None:
+            return index
+        with self._lock:  # so that no change falls between the rows that are read and the index that is put in
+            if list_number not in self._of_list:
+                rows = self._served(persons.templates(self._database.read(), list_number))
+                self._of_list[list_number] = self._filled(rows[list_number])
+            return self._of_list[list_number]
+
+    @contextlib.contextmanager
+    def following(self, list_number: int) -> Iterator[ListIndex]:
+        """Yield the list's index, to be changed as its rows were, which are committed.
+
+        What goes wrong is not the request's fault, whose change is on disk: the index is thrown away, and the next use
+        loads it from the rows. Under the lock.
+        """
+        index = self.of(list_number)
+        try:
+            yield index
+        except Exception:
+            log.exception("an index could not follow its rows and is loaded anew")
+            del self._of_list[list_number]
+            index.close()
+
+    def forget(self, templates: Iterable[int]) -> None:
+        """Note that these templates have been deleted."""
+        self._damaged.difference_update(templates)
+        self._other_packs.difference_update(templates)
+
+    def close(self) -> None:
+        """Stop building in the background."""
+        for index in self._of_list.values():
+            index.close()
+
+    def _served(self, rows: Iterable[TemplateRow]) -> defaultdict[int, list[TemplateRow]]:
+        served: defaultdict[int, list[TemplateRow]] = defaultdict(list)
+        for row in rows:
+            is_ours = row.pack_id == self._pack_id
+            if not row.is_intact or (is_ours and len(row.vector) != self._vector_length):
+                log.error("template %d of person %d is damaged and set aside", row.id, row.person)
+                self._damaged.add(row.id)
+            elif not is_ours:
+                self._other_packs.add(row.id)
+            else:
+                served[row.list_number].append(row)
+        return served
+
+    def _filled(self, rows: Sequence[TemplateRow]) -> ListIndex:
+        index = ListIndex(self._vector_length, cohort_weight=self._cohort_weight, exact_limit=self._exact_limit)
+        if rows:
+            index.add_many(
+                [row.id for row in rows],
+                [row.person for row in rows],
+                np.stack([row.vector for row in rows]),
+                np.array([row.cohort_similarity for row in rows]),
+            )
+        return index

@@ -1,0 +1,144 @@
+"""The tables, as named migrations: each runs once, in the transaction that records it in `user_version`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+# Counts that /health and decisions need are kept by triggers: counting 100,000 rows for every request would be a scan,
+# and no code path can forget a trigger. `generation` changes with every change of a template, so that whatever was
+# derived from the templates (a saved index) can tell whether it is still true.
+_TABLES = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID",
+    "INSERT INTO meta (key, value) VALUES"
+    " ('generation', 0), ('lists', 0), ('persons', 0), ('templates', 0), ('sighting_bytes', 0), ('clock_ms', 0)",
+    "CREATE TABLE lists ("
+    " number INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " list_id TEXT NOT NULL UNIQUE,"
+    " name TEXT NOT NULL UNIQUE,"
+    " created_ms INTEGER NOT NULL,"
+    " is_main INTEGER NOT NULL DEFAULT 0 CHECK (is_main IN (0, 1)),"
+    " persons INTEGER NOT NULL DEFAULT 0"
+    ") STRICT",
+    "CREATE UNIQUE INDEX one_main_list ON lists (is_main) WHERE is_main = 1",
+    "CREATE TABLE groups ("
+    " number INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " group_id TEXT NOT NULL UNIQUE,"
+    " name TEXT NOT NULL,"
+    " created_ms INTEGER NOT NULL"
+    ") STRICT",
+    "CREATE TABLE alerts ("
+    " group_number INTEGER NOT NULL REFERENCES groups (number) ON DELETE CASCADE,"
+    " position INTEGER NOT NULL,"
+    " list INTEGER NOT NULL REFERENCES lists (number) ON DELETE CASCADE,"
+    " on_found TEXT NOT NULL,"
+    " on_failed TEXT NOT NULL,"
+    " PRIMARY KEY (group_number, position)"
+    ") STRICT, WITHOUT ROWID",
+    "CREATE INDEX alerts_by_list ON alerts (list)",
+    # what is only ever read whole is JSON: the defaults, and the lists that a source adds to and searches
+    "CREATE TABLE sources ("
+    " number INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " source_id TEXT NOT NULL UNIQUE,"
+    " group_number INTEGER REFERENCES groups (number) ON DELETE SET NULL,"
+    " name TEXT NOT NULL,"
+    " created_ms INTEGER NOT NULL,"
+    " defaults TEXT NOT NULL,"
+    " person_list_add TEXT NOT NULL,"
+    " person_list_search TEXT NOT NULL"
+    ") STRICT",
+    "CREATE INDEX sources_by_group ON sources (group_number)",
+    # AUTOINCREMENT: a number, once given away, is never given again, so nothing that still holds one (an index,
+    # a queue, a backup) can ever mean somebody else
+    "CREATE TABLE persons ("
+    " number INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " person_id TEXT NOT NULL UNIQUE,"
+    " list INTEGER NOT NULL REFERENCES lists (number) ON DELETE CASCADE,"
+    " group_id TEXT,"
+    " source_id TEXT,"
+    " created_ms INTEGER NOT NULL,"
+    " updated_ms INTEGER NOT NULL,"
+    " fields TEXT NOT NULL,"
+    " features TEXT NOT NULL,"
+    " yaw_degrees REAL,"
+    " pitch_degrees REAL,"
+    " roll_degrees REAL,"
+    " score REAL"
+    ") STRICT",
+    "CREATE INDEX persons_by_list ON persons (list)",
+    "CREATE TABLE templates ("
+    " id INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " person INTEGER NOT NULL REFERENCES persons (number) ON DELETE CASCADE,"
+    " pack TEXT NOT NULL,"
+    " vector BLOB NOT NULL,"
+    " cohort_similarity REAL NOT NULL,"
+    " quality REAL NOT NULL,"
+    " created_ms INTEGER NOT NULL,"
+    " picture TEXT,"
+    " crc32 INTEGER NOT NULL"
+    ") STRICT",
+    "CREATE INDEX templates_by_person ON templates (person)",
+    "CREATE UNIQUE INDEX templates_by_picture ON templates (picture) WHERE picture IS NOT NULL",
+    "CREATE TABLE sightings ("
+    " id INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " sighting_id TEXT NOT NULL,"
+    " time_ms INTEGER NOT NULL,"
+    " list INTEGER NOT NULL REFERENCES lists (number) ON DELETE CASCADE,"
+    " person INTEGER REFERENCES persons (number) ON DELETE CASCADE,"
+    " source_id TEXT,"
+    " group_id TEXT,"
+    " verdict TEXT NOT NULL,"
+    " score REAL,"
+    " threshold REAL NOT NULL,"
+    " box TEXT,"
+    " reasons TEXT NOT NULL,"
+    " picture TEXT,"
+    " picture_bytes INTEGER NOT NULL DEFAULT 0"
+    ") STRICT",
+    "CREATE INDEX sightings_by_time ON sightings (time_ms)",
+    "CREATE INDEX sightings_by_person ON sightings (person, time_ms) WHERE person IS NOT NULL",
+    "CREATE INDEX sightings_by_list ON sightings (list, time_ms)",
+    "CREATE INDEX sightings_by_source ON sightings (source_id, time_ms) WHERE source_id IS NOT NULL",
+    "CREATE UNIQUE INDEX sightings_by_picture ON sightings (picture) WHERE picture IS NOT NULL",
+)
+
+_TRIGGERS = (
+    "CREATE TRIGGER list_added AFTER INSERT ON lists BEGIN UPDATE meta SET value = value + 1 WHERE key = 'lists'; END",
+    "CREATE TRIGGER list_removed AFTER DELETE ON lists BEGIN"
+    " UPDATE meta SET value = value - 1 WHERE key = 'lists'; END",
+    "CREATE TRIGGER person_added AFTER INSERT ON persons BEGIN"
+    " UPDATE meta SET value = value + 1 WHERE key = 'persons';"
+    " UPDATE lists SET persons = persons + 1 WHERE number = NEW.list; END",
+    "CREATE TRIGGER person_removed AFTER DELETE ON persons BEGIN"
+    " UPDATE meta SET value = value - 1 WHERE key = 'persons';"
+    " UPDATE lists SET persons = persons - 1 WHERE number = OLD.list; END",
+    "CREATE TRIGGER person_moved AFTER UPDATE OF list ON persons WHEN OLD.list <> NEW.list BEGIN"
+    " UPDATE lists SET persons = persons - 1 WHERE number = OLD.list;"
+    " UPDATE lists SET persons = persons + 1 WHERE number = NEW.list;"
+    " UPDATE meta SET value = value + 1 WHERE key = 'generation'; END",
+    "CREATE TRIGGER template_added AFTER INSERT ON templates BEGIN"
+    " UPDATE meta SET value = value + 1 WHERE key IN ('templates', 'generation'); END",
+    "CREATE TRIGGER template_removed AFTER DELETE ON templates BEGIN"
+    " UPDATE meta SET value = value - 1 WHERE key = 'templates';"
+    " UPDATE meta SET value = value + 1 WHERE key = 'generation'; END",
+    "CREATE TRIGGER template_changed AFTER UPDATE OF person, pack, vector, cohort_similarity ON templates BEGIN"
+    " UPDATE meta SET value = value + 1 WHERE key = 'generation'; END",
+    "CREATE TRIGGER sighting_added AFTER INSERT ON sightings WHEN NEW.picture_bytes > 0 BEGIN"
+    " UPDATE meta SET value = value + NEW.picture_bytes WHERE key = 'sighting_bytes'; END",
+    "CREATE TRIGGER sighting_removed AFTER DELETE ON sightings WHEN OLD.picture_bytes > 0 BEGIN"
+    " UPDATE meta SET value = value - OLD.picture_bytes WHERE key = 'sighting_bytes'; END",
+    "CREATE TRIGGER sighting_changed AFTER UPDATE OF picture_bytes ON sightings BEGIN"
+    " UPDATE meta SET value = value + NEW.picture_bytes - OLD.picture_bytes WHERE key = 'sighting_bytes'; END",
+)
+
+
+def first_tables(connection: sqlite3.Connection) -> None:
+    """Make every table, index and trigger of the first release."""
+    for statement in (*_TABLES, *_TRIGGERS):
+        connection.execute(statement)
+
+
+Migration = Callable[[sqlite3.Connection], None]
+
+MIGRATIONS: tuple[Migration, ...] = (first_tables,)
+"""In order, for ever: `user_version` is how many of them a database has had."""

@@ -1,0 +1,178 @@
+"""Rows of sightings. Every function takes a connection; those that write, a transaction's."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edge.types import Box, Reason, Sighting, Verdict
+
+# The person must still be there: whoever is erased while a sighting of them waits does not enter the history again.
+INSERT_SIGHTING = (
+    "INSERT INTO sightings (sighting_id, time_ms, list, person, source_id, group_id, verdict, score, threshold,"
+    " box, reasons, picture, picture_bytes)"
+    " SELECT :sighting_id, :time_ms, lists.number, persons.number, :source_id, :group_id, :verdict, :score, :threshold,"
+    " :box, :reasons, :picture, :picture_bytes"
+    " FROM lists LEFT JOIN persons ON persons.person_id = :person_id"
+    " WHERE lists.list_id = :list_id AND (:person_id IS NULL OR persons.number IS NOT NULL)"
+)
+
+# One statement for each index: the condition that narrows most is the one that SQLite can see, the others filter.
+_SELECT = (
+    "SELECT sightings.id, sightings.sighting_id, sightings.time_ms, lists.list_id, sightings.source_id,"
+    " sightings.group_id, sightings.verdict, persons.person_id, sightings.score, sightings.threshold, sightings.box,"
+    " sightings.reasons, sightings.picture"
+    " FROM sightings CROSS JOIN lists ON lists.number = sightings.list"
+    " LEFT JOIN persons ON persons.number = sightings.person WHERE "
+)
+_PAGE = (
+    "sightings.time_ms BETWEEN :first_ms AND :last_ms"
+    " AND (sightings.time_ms < :before_ms OR sightings.id < :before_id)"
+    " ORDER BY sightings.time_ms DESC, sightings.id DESC LIMIT :limit"
+)
+_OF_LIST = "(:list IS NULL OR sightings.list = :list) AND "
+_OF_SOURCE = "(:source_id IS NULL OR sightings.source_id = :source_id) AND "
+SELECT_BY_PERSON = f"{_SELECT}sightings.person = :person AND {_OF_LIST}{_OF_SOURCE}{_PAGE}"
+SELECT_BY_SOURCE = f"{_SELECT}sightings.source_id = :source_id AND {_OF_LIST}{_PAGE}"
+SELECT_BY_LIST = f"{_SELECT}sightings.list = :list AND {_PAGE}"
+SELECT_BY_TIME = f"{_SELECT}{_PAGE}"
+SELECT_BY_ID = f"{_SELECT}sightings.sighting_id = :sighting_id"
+SELECT_PERSON_NUMBER = "SELECT number FROM persons WHERE person_id = :person_id"
+
+SELECT_OLDEST = "SELECT id, time_ms, picture, picture_bytes FROM sightings ORDER BY time_ms, id LIMIT :limit"
+SELECT_PICTURE_BYTES = "SELECT value FROM meta WHERE key = 'sighting_bytes'"
+DELETE_SIGHTING = "DELETE FROM sightings WHERE id = :id"
+SELECT_PICTURES = "SELECT picture FROM sightings WHERE picture >= :first AND picture < :end"
+UPDATE_PICTURE_MISSING = "UPDATE sightings SET picture = NULL, picture_bytes = 0 WHERE picture = :picture"
+
+
+@dataclass(frozen=True)
+class StoredSighting:
+    """A sighting of the history: `sighting.picture` is left out, `picture` is its stored name."""
+
+    number: int
+    """Rises with the order of writing; part of a page's cursor."""
+    sighting: Sighting
+    picture: str | None
+
+
+@dataclass(frozen=True)
+class OldSighting:
+    """What pruning needs to know of a sighting."""
+
+    number: int
+    time_ms: int
+    picture: str | None
+    picture_bytes: int
+
+
+def insert(transaction: sqlite3.Connection, sighting: Sighting, picture: str | None) -> bool:
+    """Write the sighting; False, and nothing written, if its list or its person is gone."""
+    columns = {
+        "sighting_id": sighting.sighting_id,
+        "time_ms": sighting.time_ms,
+        "list_id": sighting.list_id,
+        "person_id": sighting.person_id,
+        "source_id": sighting.source_id,
+        "group_id": sighting.group_id,
+        "verdict": sighting.verdict.value,
+        "score": sighting.score,
+        "threshold": sighting.threshold,
+        "box": None if sighting.box is None else json.dumps(asdict(sighting.box)),
+        "reasons": json.dumps([asdict(reason) for reason in sighting.reasons]),
+        "picture": picture,
+        "picture_bytes": 0 if picture is None else len(sighting.picture or b""),
+    }
+    return transaction.execute(INSERT_SIGHTING, columns).rowcount > 0
+
+
+def select(
+    connection: sqlite3.Connection,
+    *,
+    person_id: str | None,
+    list_number: int | None,
+    source_id: str | None,
+    first_ms: int,
+    last_ms: int,
+    before: tuple[int, int],
+    limit: int,
+) -> list[StoredSighting]:
+    """Return sightings that meet every condition given, newest first, from before (time, number) on."""
+    person = None
+    if person_id is not None:
+        row = connection.execute(SELECT_PERSON_NUMBER, {"person_id": person_id}).fetchone()
+        if row is None:
+            return []  # erased, and all sightings with them
+        person = row[0]
+    statement = SELECT_BY_TIME
+    if person is not None:
+        statement = SELECT_BY_PERSON
+    elif source_id is not None:
+        statement = SELECT_BY_SOURCE
+    elif list_number is not None:
+        statement = SELECT_BY_LIST
+    conditions = {
+        "person": person,
+        "list": list_number,
+        "source_id": source_id,
+        "first_ms": first_ms,
+        "last_ms": min(last_ms, before[0]),
+        "before_ms": before[0],
+        "before_id": before[1],
+        "limit": limit,
+    }
+    return [_stored(row) for row in connection.execute(statement, conditions)]
+
+
+def find(connection: sqlite3.Connection, sighting_id: str) -> StoredSighting | None:
+    """Return the sighting, None if there is none of that id."""
+    row = connection.execute(SELECT_BY_ID, {"sighting_id": sighting_id}).fetchone()
+    return None if row is None else _stored(row)
+
+
+def oldest(connection: sqlite3.Connection, limit: int) -> list[OldSighting]:
+    """Return the oldest sightings, oldest first."""
+    return [OldSighting(*row) for row in connection.execute(SELECT_OLDEST, {"limit": limit}).fetchall()]
+
+
+def picture_bytes(connection: sqlite3.Connection) -> int:
+    """Return what the pictures of all sightings take."""
+    return int(connection.execute(SELECT_PICTURE_BYTES).fetchone()[0])
+
+
+def delete(transaction: sqlite3.Connection, old: Iterable[OldSighting]) -> None:
+    """Delete these rows."""
+    transaction.executemany(DELETE_SIGHTING, [{"id": one.number} for one in old])
+
+
+def pictures(connection: sqlite3.Connection, prefix: str) -> list[str]:
+    """Return the names of the sightings' pictures that begin with the prefix."""
+    return [name for (name,) in connection.execute(SELECT_PICTURES, {"first": prefix, "end": prefix + "g"})]
+
+
+def forget_pictures(transaction: sqlite3.Connection, names: Iterable[str]) -> None:
+    """Note that these files are missing."""
+    transaction.executemany(UPDATE_PICTURE_MISSING, [{"picture": name} for name in names])
+
+
+def _stored(row: tuple[Any, ...]) -> StoredSighting:
+    number, sighting_id, time_ms, list_id, source_id, group_id, verdict, person_id, score, threshold, box, reasons = (
+        row[:12]
+    )
+    sighting = Sighting(
+        sighting_id=sighting_id,
+        time_ms=time_ms,
+        list_id=list_id,
+        source_id=source_id,
+        group_id=group_id,
+        verdict=Verdict(verdict),
+        person_id=person_id,
+        score=score,
+        threshold=threshold,
+        box=None if box is None else Box(**json.loads(box)),
+        reasons=tuple(Reason(**reason) for reason in json.loads(reasons)),
+    )
+    return StoredSighting(number, sighting, row[12])

@@ -1,0 +1,110 @@
+"""Scores, thresholds, decisions: the only place where a threshold is applied."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edge.types import Candidate, Embedding, OperatingPoint
+
+SCORE_AT_FMR_1 = 0.4
+"""Score = 0.4 - 0.1 * log10(FMR): 0.7 is one false match in a thousand comparisons, and every 0.1 a factor of ten."""
+
+SCORE_PER_DECADE = 0.1
+
+LEAST_AUTOMATIC_THRESHOLD = 0.7
+"""An automatic threshold never goes lower, however short the list: the contract's documented default."""
+
+
+class Calibration:
+    """What a pack's similarities mean: from the normalised similarity to the score and back."""
+
+    def __init__(self, points: Sequence[OperatingPoint]) -> None:
+        """`points`: FMR falling, similarity rising, at least two (the catalogue has checked it)."""
+        self._similarities = [point.similarity for point in points]
+        self._scores = [SCORE_AT_FMR_1 - SCORE_PER_DECADE * math.log10(point.fmr) for point in points]
+
+    def score(self, similarity: float) -> float:
+        """Return the score 0..1 of a normalised similarity.
+
+        Linear between the rows in log10(FMR). Below the first row it falls in a straight line to 0 at the similarity
+        -1, which no two unit vectors are under; above the last it goes on as steeply as between the last two.
+        What is not a number scores 0.
+        """
+        similarities, scores = self._similarities, self._scores
+        if not similarity > similarities[0]:  # so that NaN comes here: min() further down would make it a match
+            return max(0.0, scores[0] * (similarity + 1) / (similarities[0] + 1))
+        at = 1
+        while at < len(scores) - 1 and similarity > similarities[at]:
+            at += 1
+        share = (similarity - similarities[at - 1]) / (similarities[at] - similarities[at - 1])
+        return min(1.0, scores[at - 1] + share * (scores[at] - scores[at - 1]))
+
+
+def similarity(a: Embedding, b: Embedding, cohort_weight: float) -> float:
+    """Return the normalised similarity: the cosine less what either face has in common with everybody."""
+    return float(a.vector @ b.vector) - cohort_weight * (a.cohort_similarity + b.cohort_similarity)
+
+
+def automatic_threshold(list_size: int, false_positive_rate: float) -> float:
+    """Return the threshold at which a stranger matches anybody of `list_size` persons at that rate (0..1).
+
+    A list of N persons is N comparisons, so the FMR must be the rate / N. Never under LEAST_AUTOMATIC_THRESHOLD,
+    never over 1.
+    """
+    if list_size < 1:
+        return LEAST_AUTOMATIC_THRESHOLD
+    score = SCORE_AT_FMR_1 + SCORE_PER_DECADE * math.log10(list_size / false_positive_rate)
+    return min(1.0, max(LEAST_AUTOMATIC_THRESHOLD, score))
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The scores that decide: at `match` a face is the person; from `uncertain` on it may be."""
+
+    match: float
+    uncertain: float
+
+
+@dataclass(frozen=True)
+class ThresholdPolicy:
+    """What was asked for, scores 0..1. None: `match` follows the list's size, `uncertain` is the same as `match`."""
+
+    match: float | None
+    uncertain: float | None
+    false_positive_rate: float
+
+    def at(self, list_size: int) -> Thresholds:
+        """Return the thresholds for a list of that many persons."""
+        match = self.match
+        if match is None:
+            match = automatic_threshold(list_size, self.false_positive_rate)
+        return Thresholds(match, match if self.uncertain is None else min(self.uncertain, match))
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A candidate with their score."""
+
+    candidate: Candidate
+    score: float
+
+
+@dataclass(frozen=True)
+class Identification:
+    """What the comparison with a list says of a face: the thresholds, all candidates, and who it is, if anybody."""
+
+    thresholds: Thresholds
+    ranked: tuple[Ranked, ...]
+    matched: Ranked | None
+    uncertain: Ranked | None
+
+
+def identify(candidates: Sequence[Candidate], thresholds: Thresholds, calibration: Calibration) -> Identification:
+    """Decide who of the candidates (best first) the face is: somebody, nobody, or it cannot be said."""
+    ranked = tuple(Ranked(candidate, calibration.score(candidate.similarity)) for candidate in candidates)
+    best = ranked[0] if ranked else None
+    matched = best if best and best.score >= thresholds.match else None
+    uncertain = best if best and not matched and best.score >= thresholds.uncertain else None
+    return Identification(thresholds, ranked, matched, uncertain)

@@ -1,0 +1,1 @@
+"""What the appliance tells others: the service manager, and later metrics, MQTT and webhooks."""

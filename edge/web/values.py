@@ -1,0 +1,224 @@
+"""Single values of a body, and the reader that takes them out by name and gathers every mistake.
+
+A value is read by a function that returns it with its type and range, or raises Unfit with the reason. Values of a
+form are texts; of JSON, whatever JSON can say; each function takes both.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from edge.errors import InvalidSchema, Mistake, NoImage, UnexpectedField
+from edge.web.body import Body, shown
+
+T = TypeVar("T")
+Read = Callable[[Any], T]
+"""From a raw value to one of the right type and range; Unfit says why not."""
+
+MOST_MISTAKES = 50  # told at once: nobody mends more in one go, and an answer must not grow with the request
+LONGEST_NUMBER = 64  # characters; a double needs 25
+DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+DATA_URL = re.compile(r"data:[^,]{0,200};base64,")
+
+
+class Unfit(ValueError):
+    """A value outside its type or range; its text is the reason, for whoever sent it."""
+
+
+# --- values ---
+
+
+def number(least: float, most: float) -> Read[float]:
+    """Return the reader of a number from `least` to `most`: of JSON, or as a decimal text; never NaN or infinite."""
+    expected = f"must be a number from {least:g} to {most:g}"
+
+    def read(value: Any) -> float:
+        found = finite(value)
+        if found is None or not least <= found <= most:
+            raise Unfit(expected)
+        return found
+
+    return read
+
+
+def finite(value: Any) -> float | None:
+    """Return the number, or None for what is none: a truth value, a text that is not decimal, NaN, an infinity."""
+    if isinstance(value, bool):  # to Python a kind of int
+        return None
+    if isinstance(value, str) and not (len(value) <= LONGEST_NUMBER and DECIMAL.fullmatch(value)):
+        # float() alone would take "nan", "1_000", spaces and the digits of every script
+        return None
+    if not isinstance(value, (int, float, str)):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:  # an int beyond any double
+        return None
+    return found if math.isfinite(found) else None
+
+
+def share(value: Any) -> float:
+    """Read a threshold, 0..1; above 1 and up to 100 it is a percentage."""
+    found = finite(value)
+    if found is None or not 0 <= found <= 100:  # a hundred per cent
+        raise Unfit("must be a number from 0 to 1, or a percentage above 1 and up to 100")
+    return found if found <= 1 else found / 100
+
+
+def boolean(value: Any) -> bool:
+    """Read true or false: of JSON, or the words in any case; nothing else (0, 1, yes) is either."""
+    if isinstance(value, bool):
+        return value
+    word = value.lower() if isinstance(value, str) else ""
+    if word not in ("true", "false"):
+        raise Unfit("must be true or false")
+    return word == "true"
+
+
+def uuid_text(value: Any) -> str:
+    """Read a UUID of any version in its usual form (8-4-4-4-12), returned in lower case."""
+    if not (isinstance(value, str) and UUID.fullmatch(value)):
+        raise Unfit("must be a UUID, like 123e4567-e89b-12d3-a456-426614174000")
+    return value.lower()
+
+
+def boolean_or_uuid(value: Any) -> bool | str:
+    """Read a truth value or a UUID."""
+    try:
+        return boolean(value)
+    except Unfit:
+        pass
+    try:
+        return uuid_text(value)
+    except Unfit:
+        raise Unfit("must be true, false or a UUID") from None
+
+
+def text(longest: int, shortest: int = 0) -> Read[str]:
+    """Return the reader of a text of so many characters."""
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str):
+            raise Unfit("must be a text")
+        if len(value) > longest:
+            raise Unfit(f"{len(value)} characters; the limit is {longest}")
+        if len(value) < shortest:
+            raise Unfit(f"must have at least {shortest} character(s)")
+        return value
+
+    return read
+
+
+def base64_bytes(value: Any) -> bytes:
+    """Read base64 of the usual alphabet, padded; line breaks and a `data:` prefix are allowed. Empty is unfit."""
+    if not isinstance(value, str):
+        raise Unfit("must be a text in base64")
+    prefix = DATA_URL.match(value)
+    try:
+        encoded = value[prefix.end() if prefix else 0 :].encode("ascii").translate(None, b"\r\n\t ")
+        content = base64.b64decode(encoded, validate=True)
+    except (UnicodeEncodeError, binascii.Error):
+        raise Unfit("must be base64") from None
+    if not content:
+        raise Unfit("must not be empty")
+    return content
+
+
+# --- the reader ---
+
+
+class Reader:
+    """Takes values out of a body by name; what is wrong is gathered, and told at once by `finish`."""
+
+    def __init__(self, body: Body) -> None:
+        self.body = body
+        self._mistakes: list[Mistake] = []
+
+    def sent(self, name: str) -> bool:
+        """Whether anything but an empty text was sent under the name."""
+        return any(value != "" for value in self.body.values(name))
+
+    def one(self, name: str, read: Read[T]) -> T | None:
+        """Return the value of that name, None where it is absent or unfit; sent twice, it is a mistake."""
+        values = self.body.values(name)
+        if len(values) > 1:
+            self.mistake(name, f"given {len(values)} times; once is allowed")
+            return None
+        return self._fit(name, values[0], read) if values else None
+
+    def flag(self, name: str) -> bool:
+        """Return the truth value of that name, false where it is absent or unfit."""
+        return self.one(name, boolean) or False
+
+    def many(self, name: str, read: Read[T], most: int) -> tuple[T, ...]:
+        """Return the values of that name, repeated in a form or an array of JSON, without the unfit ones."""
+        values = self.body.values(name)
+        if len(values) == 1 and isinstance(values[0], list):
+            values = tuple(values[0])
+        return self.each(name, values, read, most)
+
+    def each(self, name: str, values: tuple[Any, ...], read: Read[T], most: int) -> tuple[T, ...]:
+        """Return the values, each read, without the unfit ones; more than `most` are one mistake."""
+        if len(values) > most:
+            self.mistake(name, f"{len(values)} values; the limit is {most}")
+            return ()
+        found = [self._fit(f"{name}[{index}]", value, read) for index, value in enumerate(values)]
+        return tuple(value for value in found if value is not None)
+
+    def mistake(self, name: str, reason: str) -> None:
+        """Note that the value of that name is unfit."""
+        if len(self._mistakes) < MOST_MISTAKES:
+            self._mistakes.append(Mistake(name, reason))
+
+    def finish(self) -> None:
+        """Raise InvalidSchema with every mistake that was made, if any was."""
+        if self._mistakes:
+            raise InvalidSchema(*self._mistakes)
+
+    def _fit(self, name: str, value: Any, read: Read[T]) -> T | None:
+        try:
+            return read(value)
+        except Unfit as error:
+            self.mistake(name, str(error))
+            return None
+
+    # --- files ---
+
+    def file_sent(self, name: str) -> bool:
+        """Whether a file that is not empty was sent under the name; in JSON, a value."""
+        return any(self.body.files.get(name, ())) or (self.body.json is not None and self.sent(name))
+
+    def file(self, name: str) -> bytes | None:
+        """Return the one file of that name, from base64 in JSON; None where it is absent, empty or unfit."""
+        if self.body.json is not None:
+            return self.one(name, base64_bytes) if self.sent(name) else None
+        files = self.body.files.get(name, ())
+        return (files[0] or None) if files else None
+
+    def only_files(self, most: Mapping[str, int]) -> None:
+        """Raise UnexpectedField for a file under a name that `most` does not hold, or more than it allows of one."""
+        expected = ", ".join(most)
+        mistakes = [
+            Mistake(shown(name), f"{len(files)} files; the limit is {most[name]}")
+            if name in most
+            else Mistake(shown(name), f"no file is taken under this name; expected is {expected}")
+            for name, files in self.body.files.items()
+            if len(files) > most.get(name, 0)
+        ]
+        if mistakes:
+            raise UnexpectedField(*mistakes[:MOST_MISTAKES])
+
+
+def no_image(body: Body) -> NoImage:
+    """Return the refusal of a request without a picture, with the likeliest cause."""
+    if body.texts.get("image"):
+        return NoImage(Mistake("image", "sent as a text; a picture is sent as a file, with a filename"))
+    if "image" in body.files:
+        return NoImage(Mistake("image", "the file is empty"))
+    return NoImage(Mistake("image", "neither image nor embedding was sent"))

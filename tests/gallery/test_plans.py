@@ -1,0 +1,64 @@
+"""Every statement finds its rows by an index: nothing slows down with the size of the gallery."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import edge.gallery
+from edge.gallery.database import Database
+
+MODULES = [module.name for module in pkgutil.iter_modules(edge.gallery.__path__) if module.name != "access"]
+READ_AT_A_START = {"persons.SELECT_EVERY_TEMPLATE"}
+
+
+def statements() -> Iterator[tuple[str, str]]:
+    for name in MODULES:
+        module = importlib.import_module(f"edge.gallery.{name}")
+        for constant, value in vars(module).items():
+            if re.match(r"(SELECT|INSERT|UPDATE|DELETE)_", constant) and isinstance(value, str):
+                yield f"{name}.{constant}", value
+
+
+STATEMENTS = dict(statements())
+
+
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+    database = Database(tmp_path_factory.mktemp("plans"))
+    yield database.read()
+    database.close()
+
+
+def plan(connection: sqlite3.Connection, statement: str) -> list[str]:
+    nothing: defaultdict[str, None] = defaultdict(lambda: None)
+    return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", nothing)]
+
+
+def test_the_statements_are_found() -> None:
+    assert len(STATEMENTS) > 30
+
+
+@pytest.mark.parametrize("name", sorted(STATEMENTS.keys() - READ_AT_A_START))
+def test_reads_no_more_rows_than_it_needs(connection: sqlite3.Connection, name: str) -> None:
+    statement = STATEMENTS[name]
+    for step in plan(connection, statement):
+        walks_an_index_to_its_limit = "USING" in step and "INDEX" in step and "LIMIT" in statement
+        is_scan = step.startswith("SCAN") and step != "SCAN CONSTANT ROW" and not walks_an_index_to_its_limit
+        assert not is_scan, step
+        # the one sort there is: a person's own templates, twenty at most
+        assert "TEMP B-TREE" not in step or "templates WHERE person = persons.number" in statement, step
+
+
+def test_no_statement_is_written_elsewhere() -> None:
+    """SQL outside a constant would escape the test above."""
+    for name in MODULES:
+        source = (Path(edge.gallery.__path__[0]) / f"{name}.py").read_text()
+        assert not re.search(r"execute(many)?\(\s*f?\"(SELECT|INSERT|UPDATE|DELETE)", source), name

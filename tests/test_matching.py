@@ -1,0 +1,209 @@
+"""What a similarity is worth, and who a face is by it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from edge import matching
+from edge.matching import Calibration, ThresholdPolicy, Thresholds
+from edge.types import Candidate, Embedding, OperatingPoint, Pack, Person
+
+ROWS = [
+    OperatingPoint(0.5, 0.1),
+    OperatingPoint(0.1, 0.2),
+    OperatingPoint(0.001, 0.3),
+    OperatingPoint(0.0001, 0.35),
+    OperatingPoint(1e-6, 0.4),
+]
+
+FALLING_ROWS = (
+    st.lists(
+        st.tuples(st.floats(1e-9, 1), st.floats(-0.9, 1)),
+        min_size=2,
+        max_size=12,
+        unique_by=(lambda row: round(math.log10(row[0]), 3), lambda row: round(row[1], 3)),
+    )
+    .map(lambda rows: list(zip(sorted((f for f, _ in rows), reverse=True), sorted(s for _, s in rows), strict=True)))
+    .map(lambda rows: [OperatingPoint(fmr, similarity) for fmr, similarity in rows])
+)
+
+
+# --- the score ---
+
+
+@pytest.mark.parametrize(
+    ("fmr", "score"),
+    [
+        (0.1, 0.5),
+        (0.01, 0.6),
+        (0.001, 0.7),
+        (0.0001, 0.8),
+        (1e-5, 0.9),
+        (1e-6, 1.0),
+        (0.5, 0.430103),
+        (0.003, 0.652288),
+    ],
+)
+def test_the_shipped_pack_s_rows_score_as_documented(pack: Pack, fmr: float, score: float) -> None:
+    (similarity,) = (row.similarity for row in pack.embedder.operating_points if row.fmr == fmr)
+    assert Calibration(pack.embedder.operating_points).score(similarity) == pytest.approx(score, abs=1e-6)
+
+
+@given(FALLING_ROWS)
+def test_every_row_scores_by_its_false_match_rate(rows: list[OperatingPoint]) -> None:
+    calibration = Calibration(rows)
+    for row in rows:
+        assert calibration.score(row.similarity) == pytest.approx(min(1.0, 0.4 - 0.1 * math.log10(row.fmr)))
+
+
+def test_between_rows_the_score_is_linear_in_the_logarithm() -> None:
+    calibration = Calibration(ROWS)
+    assert calibration.score(0.25) == pytest.approx(0.6)  # half way from 1e-1 to 1e-3
+    assert calibration.score(0.325) == pytest.approx(0.75)
+    assert calibration.score(0.36) == pytest.approx(0.84)  # a fifth of the way from 1e-4 to 1e-6
+
+
+def test_below_the_first_row_the_score_falls_to_nothing() -> None:
+    calibration = Calibration(ROWS)
+    first = calibration.score(0.1)
+    assert calibration.score(-0.45) == pytest.approx(first / 2)
+    assert calibration.score(-1) == 0
+    assert calibration.score(-1.7) == 0
+
+
+def test_above_the_last_row_it_rises_on_but_never_over_one() -> None:
+    calibration = Calibration(ROWS[:3])
+    assert calibration.score(0.35) == pytest.approx(0.8)
+    assert calibration.score(0.45) == pytest.approx(1.0)
+    assert calibration.score(0.46) == 1
+    assert Calibration(ROWS).score(1.0) == 1
+
+
+@given(FALLING_ROWS, st.floats(-2, 2), st.floats(-2, 2))
+def test_who_is_more_alike_never_scores_less(rows: list[OperatingPoint], a: float, b: float) -> None:
+    assume(a <= b)
+    calibration = Calibration(rows)
+    assert 0 <= calibration.score(a) <= calibration.score(b) + 1e-12 <= 1 + 1e-12
+
+
+def test_what_is_not_a_number_is_nobody() -> None:
+    assert Calibration(ROWS).score(math.nan) == 0
+    assert Calibration(ROWS).score(math.inf) == 1
+    assert Calibration(ROWS).score(-math.inf) == 0
+
+
+def test_similarity_is_the_cosine_less_what_both_have_in_common_with_everybody() -> None:
+    a = Embedding(np.array([1, 0], np.float32), 0.5)
+    b = Embedding(np.array([0.6, 0.8], np.float32), 0.3)
+    assert matching.similarity(a, b, 0.35) == pytest.approx(0.6 - 0.35 * 0.8)
+    assert matching.similarity(a, b, 0.0) == pytest.approx(0.6)
+
+
+# --- thresholds ---
+
+
+@pytest.mark.parametrize(
+    ("list_size", "rate", "threshold"),
+    [
+        (0, 0.01, 0.7),
+        (1, 0.01, 0.7),
+        (10, 0.01, 0.7),
+        (20, 0.01, 0.4 + 0.1 * math.log10(2000)),
+        (100, 0.01, 0.8),
+        (1000, 0.01, 0.9),
+        (10_000, 0.01, 1.0),
+        (1_000_000, 0.01, 1.0),
+        (1000, 0.1, 0.8),
+        (1, 0.0001, 0.8),
+        (5, 0.5, 0.7),
+    ],
+)
+def test_an_automatic_threshold_follows_the_list_s_size(list_size: int, rate: float, threshold: float) -> None:
+    assert matching.automatic_threshold(list_size, rate) == pytest.approx(threshold)
+
+
+@given(st.integers(0, 10**7), st.integers(0, 10**7), st.floats(1e-6, 0.5))
+def test_a_longer_list_is_never_judged_more_mildly(a: int, b: int, rate: float) -> None:
+    assume(a <= b)
+    assert 0.7 <= matching.automatic_threshold(a, rate) <= matching.automatic_threshold(b, rate) <= 1
+
+
+def test_a_threshold_that_was_asked_for_does_not_follow_the_list() -> None:
+    policy = ThresholdPolicy(match=0.55, uncertain=None, false_positive_rate=0.01)
+    assert policy.at(0) == policy.at(1_000_000) == Thresholds(match=0.55, uncertain=0.55)
+
+
+def test_without_one_the_list_s_size_decides() -> None:
+    policy = ThresholdPolicy(match=None, uncertain=None, false_positive_rate=0.01)
+    assert policy.at(3) == Thresholds(match=0.7, uncertain=0.7)
+    assert policy.at(1000).match == pytest.approx(0.9)
+    assert policy.at(1000).uncertain == policy.at(1000).match
+
+
+def test_the_uncertain_band_lies_under_the_threshold() -> None:
+    policy = ThresholdPolicy(match=None, uncertain=0.75, false_positive_rate=0.01)
+    assert policy.at(1000) == Thresholds(match=pytest.approx(0.9), uncertain=0.75)
+    assert policy.at(1) == Thresholds(match=0.7, uncertain=0.7)
+
+
+# --- who it is ---
+
+
+def candidate(name: str, similarity: float) -> Candidate:
+    person = Person(name, "list", None, None, 0, 0, (), (), None, None, None)
+    return Candidate(person, similarity)
+
+
+def identified(*similarities: float, match: float = 0.7, uncertain: float = 0.7) -> matching.Identification:
+    candidates = [candidate(f"person {number}", similarity) for number, similarity in enumerate(similarities)]
+    return matching.identify(candidates, Thresholds(match, uncertain), Calibration(ROWS))
+
+
+def test_the_best_candidate_at_the_threshold_is_who_it_is() -> None:
+    # The rows' scores are not the round numbers to the last bit: take the threshold from one.
+    exactly = Calibration(ROWS).score(0.3)
+    found = identified(0.3, 0.2, match=exactly, uncertain=exactly)
+    assert found.matched is not None
+    assert found.matched.candidate.person.person_id == "person 0"
+    assert found.matched.score == exactly
+    assert found.uncertain is None
+
+
+def test_just_below_it_is_nobody() -> None:
+    found = identified(0.2999, 0.2)
+    assert found.matched is None
+    assert found.uncertain is None
+    assert len(found.ranked) == 2
+
+
+def test_in_the_band_it_may_be_somebody() -> None:
+    found = identified(0.29, 0.28, match=0.7, uncertain=0.6)
+    assert found.matched is None
+    assert found.uncertain is not None
+    assert found.uncertain.candidate.person.person_id == "person 0"
+    assert found.uncertain.score == pytest.approx(0.68)
+
+
+def test_below_the_band_it_is_nobody() -> None:
+    found = identified(0.24, match=0.7, uncertain=0.6)
+    assert found.matched is None
+    assert found.uncertain is None
+
+
+def test_an_empty_list_knows_nobody() -> None:
+    assert identified() == matching.Identification(Thresholds(0.7, 0.7), (), None, None)
+
+
+def test_every_candidate_is_ranked_with_a_score() -> None:
+    found = identified(0.5, 0.35, 0.1)
+    assert [ranked.score for ranked in found.ranked] == pytest.approx([1, 0.8, 0.430103])
+    assert found.thresholds == Thresholds(0.7, 0.7)
+
+
+def test_a_similarity_that_is_no_number_matches_nobody() -> None:
+    assert identified(math.nan).matched is None
