@@ -112,7 +112,7 @@ DETECTOR_LARGEST_STRIDE = 32
 """The detector halves its input five times: rows and columns must divide by this."""
 
 DETECTOR_SIZES = ((192, 192), (192, 320), (320, 192), (320, 576), (576, 320), (512, 896), (896, 512))
-"""(rows, columns): square, then three widescreen sizes and their upright turns, for faces down to 1/15 ... 1/53 of the width."""
+"""(rows, columns): a square, then three widescreen sizes and their upright turns. Larger inputs see smaller faces."""
 
 EMBEDDER_INPUT_SIZE = 150
 EMBEDDER_VECTOR_LENGTH = 128
@@ -123,7 +123,7 @@ EMBEDDER_BLOCKS = (
     *((256, 2), (256, 1), (256, 1)),
     (256, 2),
 )
-"""(channels, stride) of the residual blocks, input first: dlib's dnn_face_recognition_ex.cpp, anet_type, read from the inside out."""
+"""(channels, stride) of the residual blocks, input first: dlib's dnn_face_recognition_ex.cpp, inside out."""
 
 log = logging.getLogger("build_models")
 
@@ -144,7 +144,7 @@ def fetch(archive: Archive, folder: Path) -> bytes:
         download(archive, folder)
     content = path.read_bytes()
     if sha256_of(content) != archive.sha256:
-        raise BuildError(f"{path}: SHA-256 is {sha256_of(content)}, expected {archive.sha256}; delete the file and try again")
+        raise BuildError(f"{path} has SHA-256 {sha256_of(content)}, expected {archive.sha256}: delete it and try again")
     return content
 
 
@@ -234,7 +234,9 @@ def read_convolution(reader: DlibReader, inputs: int) -> Convolution:
     outputs, rows, columns, stride, stride_x, padding, padding_x = (reader.integer() for _ in range(7))
     count = outputs * inputs * rows * columns
     if parameters.size != count + outputs or stride != stride_x or padding != padding_x:
-        raise BuildError(f"unexpected convolution: {parameters.size} numbers, {inputs} to {outputs}, {rows}x{columns}, stride {stride}")
+        raise BuildError(
+            f"unexpected convolution: {parameters.size} numbers for {inputs} to {outputs}, {rows}x{columns}"
+        )
     weights = parameters[:count].reshape(outputs, inputs, rows, columns).transpose(2, 3, 1, 0)
     reader.seek_layer("affine_")
     gamma, beta = reader.tensor().astype(np.float64).reshape(2, outputs)
@@ -264,11 +266,14 @@ def convert_embedder(content: bytes) -> bytes:
     tf = import_tensorflow()
     convolutions, matrix = read_embedder(content)
 
-    @tf.function(input_signature=[tf.TensorSpec((1, EMBEDDER_INPUT_SIZE, EMBEDDER_INPUT_SIZE, 3), tf.float32, name="crop")])
+    shape = (1, EMBEDDER_INPUT_SIZE, EMBEDDER_INPUT_SIZE, 3)
+
     def embed(crop: Any) -> Any:
         return embedder_graph(tf, crop, iter(convolutions), matrix)
 
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([embed.get_concrete_function()])
+    traced = tf.function(embed).get_concrete_function(tf.TensorSpec(shape, tf.float32, name="crop"))
+    # Without a trackable_obj, which TensorFlow would like better: with one it writes another, equivalent file.
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced])
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.target_spec.supported_types = [tf.float16]
     return bytes(converter.convert())
@@ -293,7 +298,7 @@ def convolve(tf: Any, values: Any, convolution: Convolution) -> Any:
     """Apply a convolution that is either unpadded or of stride 1 and padded to the same size."""
     size = convolution.weights.shape[0]
     if convolution.padding not in (0, size // 2) or (convolution.padding and convolution.stride != 1):
-        raise BuildError(f"a {size}x{size} convolution with padding {convolution.padding} and stride {convolution.stride}")
+        raise BuildError(f"a {size}x{size} convolution of padding {convolution.padding}, stride {convolution.stride}")
     padding = "SAME" if convolution.padding else "VALID"
     return tf.nn.bias_add(tf.nn.conv2d(values, convolution.weights, convolution.stride, padding), convolution.bias)
 
@@ -301,20 +306,22 @@ def convolve(tf: Any, values: Any, convolution: Convolution) -> Any:
 def add_padded(tf: Any, left: Any, right: Any) -> Any:
     """Add two tensors, each padded with zeros at the end of every axis to the larger size (dlib's add_prev)."""
     shape = [max(sizes) for sizes in zip(left.shape, right.shape, strict=True)]
-    padded = [tf.pad(term, [(0, size - own) for size, own in zip(shape, term.shape, strict=True)]) for term in (left, right)]
-    return padded[0] + padded[1]
+    missing = [[(0, size - own) for size, own in zip(shape, term.shape, strict=True)] for term in (left, right)]
+    return tf.pad(left, missing[0]) + tf.pad(right, missing[1])
 
 
 def import_tensorflow() -> Any:
     """Import TensorFlow, quietly, and only where it is needed: --check works without it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     try:
-        import tensorflow as tf
+        import tensorflow as tf  # type: ignore[import-untyped, import-not-found, unused-ignore]
     except ImportError as error:
         raise BuildError(f"TensorFlow is needed to convert ({error}): pip install -e '.[convert]'") from error
     if not tf.__version__.startswith(TENSORFLOW_VERSION + "."):
-        raise BuildError(f"TensorFlow {tf.__version__} is installed, {TENSORFLOW_VERSION} is needed to get the same files")
+        raise BuildError(f"TensorFlow {tf.__version__} is installed, the same files need {TENSORFLOW_VERSION}")
+    logging.getLogger("absl").setLevel(logging.ERROR)
     return tf
 
 
@@ -328,8 +335,10 @@ def resize_detector(content: bytes, rows: int, columns: int) -> bytes:
     if (rows, columns) == (DETECTOR_NATIVE_SIZE, DETECTOR_NATIVE_SIZE):
         return content
     import_tensorflow()
-    import flatbuffers
-    from tensorflow.lite.python import schema_py_generated as schema
+    import flatbuffers  # type: ignore[import-untyped, import-not-found, unused-ignore]
+    from tensorflow.lite.python import (  # type: ignore[import-untyped, import-not-found, unused-ignore]
+        schema_py_generated as schema,
+    )
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     operators = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
@@ -337,7 +346,7 @@ def resize_detector(content: bytes, rows: int, columns: int) -> bytes:
         code = model.operatorCodes[operator.opcodeIndex]
         resize_operator(model, operators[max(code.builtinCode, code.deprecatedBuiltinCode)], operator, (rows, columns))
     set_shape(model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]], (1, rows, columns, 3))
-    model.description = f"BlazeFace full range sparse; changed: input {rows}x{columns} instead of 192x192".encode("ascii")
+    model.description = f"BlazeFace full range sparse; changed: input {rows}x{columns} instead of 192x192".encode()
     builder = flatbuffers.Builder(2 * len(content))
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
@@ -411,7 +420,7 @@ def check_measurements(pack: Any, folder: Path) -> None:
         raise BuildError(f"cohort.npy: SHA-256 is {cohort}, expected {COHORT_SHA256}")
     points = operating_points_hash(pack)
     if points != OPERATING_POINTS_SHA256:
-        raise BuildError(f"pack.json: SHA-256 of the operating points' rows is {points}, expected {OPERATING_POINTS_SHA256}")
+        raise BuildError(f"pack.json: operating points have SHA-256 {points}, expected {OPERATING_POINTS_SHA256}")
 
 
 def check_folder(folder: Path) -> None:
@@ -455,7 +464,7 @@ def replace_file(path: Path, content: bytes) -> None:
     """Write a file under a temporary name and rename it."""
     temporary = path.with_name(path.name + ".new")
     temporary.write_bytes(content)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def build(folder: Path, cache: Path | None, accept: bool) -> None:
@@ -470,7 +479,7 @@ def build(folder: Path, cache: Path | None, accept: bool) -> None:
         files = build_files(cache or Path(temporary))
     different = differences(files, pack)
     if different and not accept:
-        raise BuildError("not the files that pack.json records (nothing written; --accept records them):\n" + "\n".join(different))
+        raise BuildError("these differ, nothing is written (--accept writes them):\n  " + "\n  ".join(different))
     write_files(files, folder)
     check_folder(folder)
     changed = f"{len(different)} of them new" if different else "all as recorded"
@@ -481,9 +490,9 @@ def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description="Build the default model pack from pinned downloads.")
     parser.add_argument("--check", action="store_true", help="only compare the files with pack.json")
-    parser.add_argument("--accept", action="store_true", help="record what was built, even where it differs from pack.json")
-    parser.add_argument("--download-cache", type=Path, metavar="DIR", help="keep the downloaded archives here and use them again")
-    parser.add_argument("--folder", type=Path, default=PACK_FOLDER, metavar="DIR", help="the pack's folder (default: models/default)")
+    parser.add_argument("--accept", action="store_true", help="write what was built even if pack.json differs")
+    parser.add_argument("--download-cache", type=Path, metavar="DIR", help="keep downloads here, and use them again")
+    parser.add_argument("--folder", type=Path, default=PACK_FOLDER, metavar="DIR", help="default: models/default")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:

@@ -33,8 +33,11 @@ def photos() -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def pictures(photos: dict[str, bytes]) -> dict[str, Picture]:
-    """The same, decoded. Not to be written to."""
-    return {name: image.decode(data, max_pixels=40_000_000, min_side=64) for name, data in photos.items()}
+    """The same, decoded; not to be written to, by no stage either."""
+    decoded = {name: image.decode(data, max_pixels=40_000_000, min_side=64) for name, data in photos.items()}
+    for picture in decoded.values():
+        picture.flags.writeable = False
+    return decoded
 
 
 @pytest.fixture(scope="session")

@@ -77,18 +77,18 @@ def unchanged(_: dict[str, Any]) -> None:
 def write(folder: Path, change: Change = unchanged, *, cohort: bytes | None = None) -> Path:
     """Write a pack of four small files whose hashes are right; `change` comes after that."""
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {name: name.encode() * 10 for name in FILES} | {"cohort.npy": cohort or npy(COHORT)}
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
+    for name in FILES:
+        (folder / name).write_bytes(name.encode() * 10)
+    (folder / "cohort.npy").write_bytes(npy(COHORT) if cohort is None else cohort)
+    return describe(folder, change)
+
+
+def describe(folder: Path, change: Change) -> Path:
+    """Write the pack.json of files that are there."""
     content = copy.deepcopy(description())
-    entries = [
-        *content["detector"]["inputs"],
-        content["landmarks"],
-        content["embedder"],
-        content["embedder"]["cohort"],
-    ]
-    for entry in entries:
-        entry["sha256"] = hashlib.sha256(contents[entry["file"]]).hexdigest()
+    embedder = content["embedder"]
+    for entry in (*content["detector"]["inputs"], content["landmarks"], embedder, embedder["cohort"]):
+        entry["sha256"] = hashlib.sha256((folder / entry["file"]).read_bytes()).hexdigest()
     change(content)
     (folder / "pack.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
@@ -276,8 +276,9 @@ def test_a_lacking_key_is_named(tmp_path: Path, path: tuple[Any, ...]) -> None:
 
 @pytest.mark.parametrize("value", [None, [], {}, "text", -1, [[]]], ids=repr)
 def test_no_value_of_the_wrong_form_is_more_than_a_pack_that_cannot_be_used(tmp_path: Path, value: Any) -> None:
+    folder = write(tmp_path / "small")
     for path in ALL_KEYS:
-        folder = write(tmp_path / "small", put(value, *path))
+        describe(folder, put(value, *path))
         with contextlib.suppress(PackUnusable):
             catalogue.load(folder)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +18,8 @@ INTERPRETERS = {
     "litert": "ai_edge_litert.interpreter",
     "tflite-runtime": "tflite_runtime.interpreter",
 }
-"""The choices of the setting `interpreter`, in the order of preference: LiteRT measured 1.8 to 2.5 times faster."""
+"""The choices of the setting `interpreter`, in the order of preference. LiteRT, TFLite's successor, measured 1.8 to 2.5
+times faster on an AMD EPYC with AVX2, and about as fast on an Intel Xeon with AVX-512."""
 
 
 def installed(choice: str = "auto") -> tuple[str, Callable[..., Any]]:
@@ -51,14 +53,16 @@ class Model:
         if len(inputs) != 1 or tuple(inputs[0]["shape"]) != shape or inputs[0]["dtype"] != np.float32:
             raise PackUnusable(Mistake(path.name, f"takes {[tuple(i['shape']) for i in inputs]}, not {shape} float32"))
         self.spec = spec
+        self._shape = shape[1:]
         # `tensor` gives a function that gives a view: the view must not be kept across an invoke.
         self._input: Callable[[], NDArray[np.float32]] = self._interpreter.tensor(inputs[0]["index"])
         self._outputs: list[int] = [output["index"] for output in self._interpreter.get_output_details()]
         self.output_shapes: list[tuple[int, ...]] = [
             tuple(int(n) for n in output["shape"]) for output in self._interpreter.get_output_details()
         ]
-        self._mean = np.asarray(spec.mean, np.float32)
-        self._factor = np.float32(1.0 / spec.scale)
+        # What each of the 256 values of each channel becomes: three times faster than computing it for every pixel.
+        values = (np.arange(256)[:, None] - np.asarray(spec.mean)) / spec.scale
+        self._normalised = values.astype(np.float32).reshape(256, 1, 3)
 
     def invoke(self) -> None:
         """Run the network on whatever its input holds: the bare cost, for benches."""
@@ -66,12 +70,10 @@ class Model:
 
     def run(self, picture: Picture) -> list[NDArray[np.float32]]:
         """Return the outputs (float32, shapes as `output_shapes`) for one RGB picture of the input's size."""
+        if picture.shape != self._shape:  # OpenCV would write a picture of another size elsewhere, and say nothing
+            raise ValueError(f"a picture of {picture.shape}; the input takes {self._shape}")
         pixels = picture if self.spec.colour == "RGB" else picture[:, :, ::-1]
-        view = self._input()[0]
         # Written in place: no second copy of the input, no allocation.
-        np.subtract(pixels, self._mean, out=view, dtype=np.float32)
-        if self.spec.scale != 1:
-            np.multiply(view, self._factor, out=view)
-        del view
+        cv2.LUT(pixels, self._normalised, dst=self._input()[0])
         self.invoke()
         return [self._interpreter.get_tensor(index) for index in self._outputs]

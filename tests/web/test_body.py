@@ -287,6 +287,47 @@ def test_limits_of_a_form() -> None:
     assert len(read(file("image", b"x" * 1000) + END, limits=few).files["image"][0]) == 1000
 
 
+def test_what_is_just_within_the_limits_is_read() -> None:
+    few = BodyLimits(body_bytes=50, parts=3, field_bytes=10, text_bytes=20, json_values=4, wide_json_bytes=30)
+    assert read(b"a=" + b"x" * 10 + b"&b=" + b"%41" * 10 + b"&c=", FORM, few).texts["b"] == ("A" * 10,)
+    assert "20 bytes of text" in refused(BodyTooLarge, b"a=" + b"x" * 10 + b"&b=" + b"%41" * 10 + b"&c=x", FORM, few)
+    assert "50" in refused(BodyTooLarge, b"a=" + b"x" * 49, FORM, few)
+    assert read(b'{"a":[1,2,3]}'.ljust(50), JSON, few).json == {"a": [1, 2, 3]}
+    assert "4 JSON values" in refused(BodyTooLarge, b'{"a":[1,2,3,4]}', JSON, few)
+
+
+def test_names_are_bounded() -> None:
+    assert list(read(b"a" * 4096 + b"=1", FORM).texts) == ["a" * 4096]
+    assert "a name longer" in refused(BodyTooLarge, b"a" * 4097 + b"=1", FORM)
+    assert read(b"[]=1", FORM).texts == {"[]": ("1",)}
+
+
+def test_numbers_of_json_are_bounded() -> None:
+    assert read(b'{"a": ' + b"1" * 400 + b"}", JSON).json == {"a": int("1" * 400)}
+    assert read(b'{"a": 0.' + b"1" * 398 + b"}", JSON).json == {"a": pytest.approx(1 / 9)}
+    assert "400" in refused(MalformedBody, b'{"a": ' + b"1" * 401 + b"}", JSON)
+    assert "400" in refused(MalformedBody, b'{"a": 0.' + b"1" * 399 + b"}", JSON)
+
+
+@pytest.mark.parametrize(
+    ("text", "wide"),
+    [("😀", True), ("\\ud83d\\ude00", True), ("й", False), ("\\u0439", False), ("\\ud7ff", False), ("x", False)],
+)
+def test_only_characters_of_four_bytes_bound_json_more_narrowly(text: str, wide: bool) -> None:
+    content = f'{{"a": "{text}"}}'.encode()
+    assert read(content, JSON, BodyLimits(wide_json_bytes=len(content))).json
+    if wide:
+        assert "U+FFFF" in refused(BodyTooLarge, content, JSON, BodyLimits(wide_json_bytes=len(content) - 1))
+    else:
+        assert read(content, JSON, BodyLimits(wide_json_bytes=len(content) - 1)).json
+
+
+def test_the_most_that_the_contract_allows_fits_in_a_form() -> None:
+    texts = part("fields", b"x" * 65_535) * 256
+    assert len(read(texts + file("image", b"x" * (4 << 20)) + END).texts["fields"]) == 256
+    assert read(part("fields", "😀".encode() * 65_535) + END).texts["fields"] == ("😀" * 65_535,)
+
+
 def test_a_reason_never_repeats_a_long_name() -> None:
     assert len(refused(MalformedBody, b'{"' + b"a" * 100_000 + b'":1,"' + b"a" * 100_000 + b'":1}', JSON)) < 200
     assert len(refused(UnsupportedBody, b"x", "a" * 10_000)) < 300

@@ -328,6 +328,24 @@ def test_neither_image_nor_embedding_is_refused_first(body: Body) -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (Body(), "neither image nor embedding"),
+        (form(("image", "a text"), files={}), "sent as a file"),
+        (form(files={"image": (b"",)}), "the file is empty"),
+    ],
+)
+def test_no_image_says_the_likeliest_cause(body: Body, reason: str) -> None:
+    assert reason in mistakes(body, NoImage)["image"]
+
+
+def test_an_empty_file_beside_an_embedding_is_no_image() -> None:
+    request = create(form(("embedding", "1,0,0,0"), files={"image": (b"",)}))
+    assert request.image is None
+    assert create(form(("embedding", "1,0,0,0"))).image == JPEG
+
+
+@pytest.mark.parametrize(
     ("files", "field"),
     [
         ({"image": (JPEG,), "photo": (JPEG,)}, "photo"),
@@ -494,6 +512,9 @@ def test_a_number_is_finite_and_in_its_range(value: Any) -> None:
 
 def test_readers_of_single_values() -> None:
     assert number(0, 10)("1e1") == 10
+    assert number(0, 10)("1." + "0" * 62) == 1
+    with pytest.raises(Unfit):
+        number(0, 10)("1." + "0" * 63)
     assert (share(1), share("1.5"), share(0)) == (1, 0.015, 0)
     assert (boolean("tRue"), boolean(False)) == (True, False)
     assert (boolean_or_uuid("false"), boolean_or_uuid(ID)) == (False, ID)
