@@ -79,10 +79,8 @@ class BodyTooLarge(Refusal):
     message = "request body is too large"
 
 
-class UnsupportedBody(Refusal):
+class UnsupportedBody(InvalidSchema):
     """A content type or encoding that no route reads."""
-
-    message = "unsupported content type"
 
 
 class ListNotFound(Refusal):

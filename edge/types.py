@@ -69,7 +69,10 @@ class Box:
 
 @dataclass(frozen=True)
 class Detection:
-    """What the detector says is a face: its box, 0..1, and six points (6 x 2: eyes, nose, mouth, ears)."""
+    """What the detector says is a face: its box, 0..1, and points, n x 2: right eye, left eye, nose, and what more.
+
+    BlazeFace goes on with mouth, right ear and left ear; YuNet with the right and the left corner of the mouth.
+    """
 
     box: Box
     score: float

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from edge.errors import Conflict, GalleryUnusable, InvalidSchema, Mistake, Refusal, StorageFull, TooBusy, invalid
 from edge.gallery import passwords
+from edge.gallery.access_schema import MIGRATIONS
 from edge.gallery.identifiers import Identifiers
 from edge.types import Scope, Token, User
 
@@ -53,42 +54,6 @@ EVERY_SCOPE = frozenset(Scope)
 log = logging.getLogger(__name__)
 
 
-def _tokens_revocations_clock(db: sqlite3.Connection) -> None:
-    db.execute("""
-        CREATE TABLE tokens (
-            token_id TEXT PRIMARY KEY,
-            secret_sha256 BLOB NOT NULL UNIQUE,
-            name TEXT NOT NULL,
-            scopes TEXT NOT NULL,
-            list_id TEXT,
-            source_id TEXT,
-            created_ms INTEGER NOT NULL,
-            expires_ms INTEGER,
-            last_used_ms INTEGER
-        ) STRICT""")
-    db.execute("CREATE TABLE revoked (jti TEXT PRIMARY KEY, expires_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID")
-    db.execute("CREATE INDEX revoked_by_expiry ON revoked (expires_ms)")
-    db.execute("CREATE TABLE clock (only INTEGER PRIMARY KEY CHECK (only = 1), latest_ms INTEGER NOT NULL) STRICT")
-    db.execute("INSERT INTO clock VALUES (1, 0)")
-
-
-def _users(db: sqlite3.Connection) -> None:
-    db.execute("""
-        CREATE TABLE users (
-            user_id TEXT PRIMARY KEY,
-            email TEXT NOT NULL,
-            email_key TEXT NOT NULL UNIQUE,
-            password TEXT NOT NULL,
-            scopes TEXT NOT NULL,
-            created_ms INTEGER NOT NULL,
-            password_ms INTEGER NOT NULL
-        ) STRICT""")
-
-
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_tokens_revocations_clock, _users)
-"""The n-th brings the file to version n, all in one transaction. Never edit one that was released: add."""
-
-
 @dataclass
 class _Mark:
     """The latest time known, and when on the monotonic clock it was: it goes on even while the clock is wrong."""
@@ -101,7 +66,7 @@ class _Mark:
 class Access:
     """The file of tokens and users. Safe to use from several threads and processes at once.
 
-    Every method may raise GalleryUnusable (the file is broken or not ours), TooBusy (another process has held it
+    Every method may raise GalleryUnusable (the file is broken or not ours), TooBusy (somebody else has held it
     for BUSY_MS) or StorageFull.
     """
 
@@ -110,6 +75,7 @@ class Access:
         self._uri = f"{path.resolve().as_uri()}?mode=rw"  # a file that was removed is a fault, not an empty one
         self._monotonic = monotonic
         self._lock = threading.Lock()
+        self._turn = threading.Lock()
         self._used: dict[str, int] = {}
         self._used_written: dict[str, int] = {}
         self._prepare()
@@ -340,11 +306,16 @@ class Access:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
+        # In turn: SQLite's own wait is a poll, and threads that write one after another can starve one that reads.
+        if not self._turn.acquire(timeout=BUSY_MS / 1000):
+            raise TooBusy(Mistake(self._path.name, "other requests have kept it busy"))
         try:
             with closing(sqlite3.connect(self._uri, uri=True, timeout=BUSY_MS / 1000, isolation_level=None)) as db:
                 yield db
         except sqlite3.Error as error:
             raise self._translated(error) from error
+        finally:
+            self._turn.release()
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

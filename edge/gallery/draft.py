@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge.errors import ItemNotFound, Mistake
@@ -21,10 +22,21 @@ FIRST_DRAFT_RANK = 1 << 62
 """Persons that are not written yet come behind those that are, where similarities tie."""
 
 
+@dataclass(eq=False)
+class DraftedList:
+    """A list that a request searches or adds to; `size` counts its persons, those that are drafted included."""
+
+    number: int
+    list_id: str
+    size: int
+    index: ListIndex
+
+
 @dataclass
 class DraftedPerson:
     """A person to be added (`number` None) or replaced, as they will be; `rank` breaks ties."""
 
+    list: DraftedList
     number: int | None
     rank: int
     person: Person
@@ -35,6 +47,7 @@ class DraftedPerson:
 class Change:
     """What an index has to follow once it is committed."""
 
+    list_number: int
     person: int
     template_id: int
     embedding: Embedding
@@ -42,24 +55,23 @@ class Change:
 
 
 class Draft:
-    """A list as it will be once what was decided so far is written. For one request, in one thread."""
+    """Lists as they will be once what was decided so far is written. For one request, in one thread."""
 
     def __init__(
         self,
         *,
-        list_number: int,
-        list_id: str,
-        list_size: int,
-        index: ListIndex,
+        searched: Sequence[DraftedList],
+        adding: DraftedList | None,
         cohort_weight: float,
         connection: sqlite3.Connection,
     ) -> None:
-        """`connection` reads; `list_size` counts the persons of the list."""
-        self.list_number = list_number
-        self.list_id = list_id
-        self.list_size = list_size
-        self.index = index
+        """`adding`: the list that newcomers go to, the same object as in `searched` if it is searched.
+
+        `connection` reads.
+        """
         self.persons: dict[str, DraftedPerson] = {}
+        self._searched = {one.list_id: one for one in searched}
+        self._adding = adding
         self._cohort_weight = cohort_weight
         self._connection = connection
 
@@ -68,37 +80,51 @@ class Draft:
         """The names of the pictures that the rows will name."""
         return {one.person.picture for one in self.persons.values() if one.person.picture is not None}
 
+    @property
+    def list_size(self) -> int:
+        """The persons of all the lists that are searched."""
+        return sum(one.size for one in self._searched.values())
+
     # --- reading ---
 
     def candidates(self, embedding: Embedding, count: int) -> tuple[Candidate, ...]:
         """Return up to `count` persons most like the probe, best first."""
         replaced = {one.number for one in self.persons.values() if one.number is not None}
-        found = self.index.search(embedding.vector, embedding.cohort_similarity, count + len(replaced))
+        wanted = count + len(replaced)
         ranked: list[tuple[float, int, Person | None]] = [
-            (-similarity, number, None) for number, similarity in found if number not in replaced
+            (-similarity, number, None)
+            for one in self._searched.values()
+            for number, similarity in one.index.search(embedding.vector, embedding.cohort_similarity, wanted)
+            if number not in replaced
         ]
         ranked += [
             (-self._similarity(embedding, one.template.embedding), one.rank, one.person)
             for one in self.persons.values()
         ]
         ranked.sort(key=lambda entry: entry[:2])
-        candidates: list[Candidate] = []
-        for negated, number, drafted in ranked[:count]:
+        candidates: dict[int, Candidate] = {}
+        for negated, number, drafted in ranked:
+            if len(candidates) == count:
+                break
             person = drafted or persons.by_number(self._connection, number)
-            if person is not None:  # erased between the search and this line, where no lock is held
-                candidates.append(Candidate(person, -negated))
-        return tuple(candidates)
+            if person is not None and person.list_id in self._searched:  # else erased, moved, or not searched for
+                candidates.setdefault(number, Candidate(person, -negated))  # on the way to another list one is in both
+        return tuple(candidates.values())
 
     def _similarity(self, probe: Embedding, template: Embedding) -> float:
         cosine = float(probe.vector.astype("f8") @ template.vector.astype("f8"))
         return cosine - self._cohort_weight * (probe.cohort_similarity + template.cohort_similarity)
 
     def find(self, person_id: str) -> Person | None:
-        """Return a person of the list as they will be."""
+        """Return a person of the lists that are searched, as they will be."""
         if person_id in self.persons:
             return self.persons[person_id].person
-        found = persons.find(self._connection, self.list_number, person_id)
+        found = self._found(person_id)
         return found and found[1]
+
+    def _found(self, person_id: str) -> tuple[int, Person] | None:
+        found = persons.find_anywhere(self._connection, person_id)
+        return found if found and found[1].list_id in self._searched else None
 
     def settled(self, outcome: Outcome) -> Outcome:
         """Return the outcome with its person as they are at the end: a later face may have replaced them."""
@@ -109,10 +135,12 @@ class Draft:
     # --- drafting ---
 
     def add(self, person_id: str, newcomer: NewPerson, template: Template, picture: str | None, now_ms: int) -> Person:
-        """Draft a new person."""
+        """Draft a new person. ValueError where there is no list to add to."""
+        if self._adding is None:
+            raise ValueError("the decision was to add somebody, but there is no list to add to")
         person = Person(
             person_id=person_id,
-            list_id=self.list_id,
+            list_id=self._adding.list_id,
             group_id=newcomer.group_id,
             source_id=newcomer.source_id,
             created_ms=now_ms,
@@ -123,8 +151,9 @@ class Draft:
             score=newcomer.score,
             picture=picture,
         )
-        self.persons[person_id] = DraftedPerson(None, FIRST_DRAFT_RANK + len(self.persons), person, template)
-        self.list_size += 1
+        rank = FIRST_DRAFT_RANK + len(self.persons)
+        self.persons[person_id] = DraftedPerson(self._adding, None, rank, person, template)
+        self._adding.size += 1
         return person
 
     def replace(
@@ -132,7 +161,7 @@ class Draft:
     ) -> Person:
         """Draft a replacement: fields, source and group stay where the newcomer says nothing of them.
 
-        Raises ItemNotFound if the list has no such person.
+        Raises ItemNotFound if the lists have no such person.
         """
         drafted = self.persons.get(person_id) or self._drafted(person_id, template)
         drafted.template = template
@@ -151,11 +180,11 @@ class Draft:
         return drafted.person
 
     def _drafted(self, person_id: str, template: Template) -> DraftedPerson:
-        found = persons.find(self._connection, self.list_number, person_id)
+        found = self._found(person_id)
         if found is None:
-            raise ItemNotFound(Mistake("replace_on_found", f"no person {person_id} in the list {self.list_id}"))
+            raise ItemNotFound(Mistake("replace_on_found", f"no person {person_id} in what is searched"))
         number, person = found
-        return DraftedPerson(number, number, person, template)
+        return DraftedPerson(self._searched[person.list_id], number, number, person, template)
 
     # --- writing ---
 
@@ -166,11 +195,11 @@ class Draft:
     def _written(self, transaction: sqlite3.Connection, drafted: DraftedPerson, now_ms: int) -> Change:
         removed = Removed()
         if drafted.number is None:
-            number = persons.insert(transaction, self.list_number, drafted.person)
+            number = persons.insert(transaction, drafted.list.number, drafted.person)
         else:
             number = drafted.number
             removed = persons.delete_templates(transaction, number)
             persons.update(transaction, number, drafted.person)
-        template = drafted.template
-        id_ = persons.insert_template(transaction, number, template, drafted.person.picture, now_ms)
-        return Change(number, id_, template.embedding, removed)
+        template = persons.stored(drafted.template, drafted.person.picture, now_ms)
+        id_ = persons.insert_template(transaction, number, template)
+        return Change(drafted.list.number, number, id_, template.embedding, removed)

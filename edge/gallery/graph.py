@@ -47,8 +47,10 @@ class Graph:
         return np.array(self._index.get_ids_list(), dtype=np.int64)
 
     def add(self, labels: Labels, rows: NDArray[np.float32]) -> None:
-        """Add rows under new labels; there must be room."""
+        """Add rows under labels that are not there; there must be room. A removed label may come back with its row."""
+        used = self.used
         self._index.add_items(rows, labels.astype(np.uint64), num_threads=1)
+        self.removed -= len(labels) - (self.used - used)  # hnswlib takes the mark off those that were there before
 
     def remove(self, label: int) -> None:
         """Never propose the label again."""

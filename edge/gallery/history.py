@@ -14,9 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edge.errors import Refusal, invalid
-from edge.gallery import sightings, sources
+from edge.gallery import sightings
 from edge.gallery.database import Database
+from edge.gallery.lists import the_list
 from edge.gallery.pictures import Pictures
+from edge.gallery.protocol import PAGE, PAGE_LIMIT
 from edge.gallery.sightings import StoredSighting
 from edge.types import Sighting
 
@@ -32,7 +34,6 @@ BATCH_SECONDS = 1.0
 PRUNE_BATCH = 500
 """Sightings removed per transaction: the writer is free again after milliseconds."""
 
-PAGE_LIMIT = 1000
 DAY_MS = 86_400_000
 MAX_INTEGER = (1 << 63) - 1
 """SQLite's: larger than any time or row id."""
@@ -158,7 +159,7 @@ class History:
         first_ms: int | None = None,
         last_ms: int | None = None,
         cursor: str | None = None,
-        limit: int = 100,
+        limit: int = PAGE,
     ) -> HistoryPage:
         """Return sightings, newest first, that meet every condition given (times inclusive, limit 1 to 1000).
 
@@ -171,7 +172,7 @@ class History:
         found = sightings.select(
             connection,
             person_id=person_id,
-            list_number=None if list_id is None else sources.the_list(connection, list_id)[0],
+            list_number=None if list_id is None else the_list(connection, list_id)[0],
             source_id=source_id,
             first_ms=-MAX_INTEGER if first_ms is None else first_ms,
             last_ms=MAX_INTEGER if last_ms is None else last_ms,

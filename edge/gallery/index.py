@@ -19,7 +19,7 @@ from edge.types import Embedding, Vector
 
 log = logging.getLogger(__name__)
 
-FIRST_CAPACITY = 16
+FIRST_CAPACITY = 4
 TEMPLATES_PER_PERSON = 20
 """A person has at most so many: as many times more templates must be proposed than persons are wanted."""
 
@@ -89,10 +89,10 @@ class ListIndex:
 
     # --- changes ---
 
-    def add(self, label: int, person: int, embedding: Embedding) -> None:
-        """Add a template under a label that was never used."""
+    def add(self, label: int, person: int, embedding: Embedding, *, instead_of: Collection[int] = ()) -> None:
+        """Add a template under a label that is not there; see `add_many`."""
         cohort = np.array([embedding.cohort_similarity])
-        self.add_many([label], [person], embedding.vector[np.newaxis], cohort)
+        self.add_many([label], [person], embedding.vector[np.newaxis], cohort, instead_of=instead_of)
 
     def add_many(
         self,
@@ -100,9 +100,17 @@ class ListIndex:
         persons: Sequence[int],
         vectors: NDArray[np.float32],
         cohort_similarities: NDArray[np.float64],
+        *,
+        instead_of: Collection[int] = (),
     ) -> None:
-        """Add templates (a row of `vectors` each) under labels that were never used."""
+        """Add templates (a row of `vectors` each) under labels that are not there.
+
+        A label that was removed may come back, with the vector that it had. In the same step every template of the
+        persons `instead_of` is removed: no search finds them missing.
+        """
         with self._lock:
+            if instead_of:
+                self._remove_persons(instead_of)
             first, end = len(self._rows), len(self._rows) + len(labels)
             self._reserve(end)
             self._matrix[first:end, :-1] = vectors
@@ -129,11 +137,15 @@ class ListIndex:
     def remove_persons(self, persons: Collection[int]) -> int:
         """Remove every template of these persons; return how many there were."""
         with self._lock:
-            rows = np.flatnonzero(np.isin(self._persons[: len(self._rows)], list(persons)))
-            for row in rows[::-1].tolist():  # from the end, so that what moves into a gap has been looked at
-                self._remove_row(row)
+            count = self._remove_persons(persons)
             self._build_if_due()
-            return len(rows)
+            return count
+
+    def _remove_persons(self, persons: Collection[int]) -> int:
+        rows = np.flatnonzero(np.isin(self._persons[: len(self._rows)], list(persons)))
+        for row in rows[::-1].tolist():  # from the end, so that what moves into a gap has been looked at
+            self._remove_row(row)
+        return len(rows)
 
     def _remove_row(self, row: int) -> None:
         """Move the last row into the gap."""

@@ -31,7 +31,10 @@ class Indexes:
         cohort_weight: float,
         exact_limit: int,
     ) -> None:
-        """Load every list (about 3 s a million templates). `lock`: held by whoever changes templates."""
+        """Load every list: 0.6 s of a desktop core for 100,000 templates in 10,000 lists.
+
+        `lock`: held by whoever changes templates.
+        """
         self._database = database
         self._lock = lock
         self._pack_id = pack_id
@@ -41,6 +44,8 @@ class Indexes:
         self._of_list: dict[int, ListIndex] = {}
         self._damaged: set[int] = set()
         self._other_packs: set[int] = set()
+        self.moves = 0
+        """Persons who have changed lists. Whoever searches several lists and sees it change has to search again."""
         for number, rows in self._served(persons.templates(database.read())).items():
             self._of_list[number] = self._filled(rows)
 
@@ -67,7 +72,7 @@ class Indexes:
             return index
         with self._lock:  # so that no change falls between the rows that are read and the index that is put in
             if list_number not in self._of_list:
-                rows = self._served(persons.templates(self._database.read(), list_number))
+                rows = self._served(persons.templates(self._database.read(), list_number=list_number))
                 self._of_list[list_number] = self._filled(rows[list_number])
             return self._of_list[list_number]
 
@@ -86,6 +91,25 @@ class Indexes:
             del self._of_list[list_number]
             index.close()
 
+    def reload(self, list_number: int, person: int, *, instead_of: Sequence[int] = ()) -> None:
+        """Take in what the rows say of a person of the list, as it is now, and let go of the persons `instead_of`."""
+        with self.following(list_number) as index:
+            rows = self._served(persons.templates(self._database.read(), person=person))[list_number]
+            _add(index, rows, instead_of=[person, *instead_of])
+
+    def move(self, person: int, former_list: int, list_number: int) -> None:
+        """Follow a person from list to list. Between the two steps they are in both, never in neither."""
+        self.reload(list_number, person)
+        self.moves += 1
+        with self.following(former_list) as index:
+            index.remove_persons([person])
+
+    def drop(self, list_number: int) -> None:
+        """Let go of the index of a list that has been deleted."""
+        index = self._of_list.pop(list_number, None)
+        if index is not None:
+            index.close()
+
     def forget(self, templates: Iterable[int]) -> None:
         """Note that these templates have been deleted."""
         self._damaged.difference_update(templates)
@@ -100,7 +124,7 @@ class Indexes:
         served: defaultdict[int, list[TemplateRow]] = defaultdict(list)
         for row in rows:
             is_ours = row.pack_id == self._pack_id
-            if not row.is_intact or (is_ours and len(row.vector) != self._vector_length):
+            if not row.is_intact or (is_ours and len(row.vector) != 4 * self._vector_length):
                 log.error("template %d of person %d is damaged and set aside", row.id, row.person)
                 self._damaged.add(row.id)
             elif not is_ours:
@@ -112,10 +136,18 @@ class Indexes:
     def _filled(self, rows: Sequence[TemplateRow]) -> ListIndex:
         index = ListIndex(self._vector_length, cohort_weight=self._cohort_weight, exact_limit=self._exact_limit)
         if rows:
-            index.add_many(
-                [row.id for row in rows],
-                [row.person for row in rows],
-                np.stack([row.vector for row in rows]),
-                np.array([row.cohort_similarity for row in rows]),
-            )
+            _add(index, rows)
         return index
+
+
+def _add(index: ListIndex, rows: Sequence[TemplateRow], *, instead_of: Sequence[int] = ()) -> None:
+    if not rows:
+        index.remove_persons(instead_of)
+        return
+    index.add_many(
+        [row.id for row in rows],
+        [row.person for row in rows],
+        np.frombuffer(b"".join([row.vector for row in rows]), "<f4").reshape(len(rows), -1),
+        np.array([row.cohort_similarity for row in rows]),
+        instead_of=instead_of,
+    )

@@ -7,13 +7,13 @@ import sqlite3
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from edge.gallery import traces
-from edge.types import Person, Pose, Template, Vector
+from edge.types import Embedding, Person, Pose, StoredTemplate, Template
 
 # A person's picture is that of their best template that has one.
 _SELECT = (
@@ -26,6 +26,10 @@ _SELECT = (
 )
 SELECT_BY_ID = f"{_SELECT} WHERE persons.person_id = :person_id AND persons.list = :list"
 SELECT_BY_NUMBER = f"{_SELECT} WHERE persons.number = :number"
+SELECT_BY_ID_ALONE = f"{_SELECT} WHERE persons.person_id = :person_id"
+SELECT_PERSONS_AFTER = (
+    f"{_SELECT} WHERE persons.list = :list AND persons.number > :after ORDER BY persons.number LIMIT :limit"
+)
 
 INSERT_PERSON = (
     "INSERT INTO persons (person_id, list, group_id, source_id, created_ms, updated_ms, fields, features,"
@@ -38,6 +42,7 @@ UPDATE_PERSON = (
     " features = :features, yaw_degrees = :yaw_degrees, pitch_degrees = :pitch_degrees,"
     " roll_degrees = :roll_degrees, score = :score WHERE number = :number"
 )
+UPDATE_PERSON_LIST = "UPDATE persons SET list = :list WHERE number = :number"
 DELETE_PERSON = "DELETE FROM persons WHERE number = :number"
 
 INSERT_TEMPLATE = (
@@ -46,8 +51,16 @@ INSERT_TEMPLATE = (
 )
 UPDATE_TEMPLATE_CRC = "UPDATE templates SET crc32 = :crc32 WHERE id = :id"
 SELECT_TEMPLATES_OF_PERSON = "SELECT id, vector, picture FROM templates WHERE person = :person"
+SELECT_KNOWN_TEMPLATES = (
+    "SELECT templates.id, templates.person, templates.pack, templates.vector, templates.cohort_similarity,"
+    " templates.crc32, templates.quality, templates.created_ms, templates.picture"
+    " FROM persons CROSS JOIN templates ON templates.person = persons.number WHERE persons.person_id = :person_id"
+)
 SELECT_SIGHTING_PICTURES_OF_PERSON = "SELECT picture FROM sightings WHERE person = :person AND picture IS NOT NULL"
 DELETE_TEMPLATES_OF_PERSON = "DELETE FROM templates WHERE person = :person"
+DELETE_TEMPLATE = "DELETE FROM templates WHERE id = :id"
+UPDATE_PICTURES_DROPPED = "UPDATE templates SET picture = NULL WHERE person = :person AND picture IS NOT NULL"
+UPDATE_SIGHTINGS_PERSON = "UPDATE sightings SET person = :person WHERE person = :former"
 
 _SELECT_TEMPLATES = (
     "SELECT persons.list, templates.id, templates.person, templates.pack, templates.vector,"
@@ -60,21 +73,34 @@ SELECT_TEMPLATES_OF_LIST = (
     " WHERE persons.list = :list"
 )
 
+SELECT_ROWS_OF_PERSON = (
+    f"{_SELECT_TEMPLATES} FROM persons CROSS JOIN templates ON templates.person = persons.number"
+    " WHERE persons.number = :person"
+)
+
 SELECT_PICTURES = "SELECT picture FROM templates WHERE picture >= :first AND picture < :end"
 UPDATE_PICTURE_MISSING = "UPDATE templates SET picture = NULL WHERE picture = :picture"
 
 
-@dataclass(frozen=True)
-class TemplateRow:
-    """A template as its row has it; `is_intact`: what is written is what was meant."""
+class TemplateRow(NamedTuple):
+    """A template as its row has it; `is_intact`: what is written is what was meant. A tuple: a start makes 100,000."""
 
     list_number: int
     id: int
     person: int
     pack_id: str
-    vector: Vector
+    vector: bytes
+    """Little-endian float32."""
     cohort_similarity: float
     is_intact: bool
+
+
+@dataclass(frozen=True)
+class KnownTemplate:
+    """A template with its id."""
+
+    id: int
+    template: StoredTemplate
 
 
 @dataclass(frozen=True)
@@ -85,6 +111,10 @@ class Removed:
     pictures: tuple[str, ...] = ()
     traces: tuple[bytes, ...] = ()
     """Bytes that must not be found in the database any more."""
+
+    def __add__(self, other: Removed) -> Removed:
+        """Return both together."""
+        return Removed(self.templates + other.templates, self.pictures + other.pictures, self.traces + other.traces)
 
 
 def find(connection: sqlite3.Connection, list_number: int, person_id: str) -> tuple[int, Person] | None:
@@ -99,6 +129,20 @@ def by_number(connection: sqlite3.Connection, number: int) -> Person | None:
     return None if row is None else _person(row)
 
 
+def find_anywhere(connection: sqlite3.Connection, person_id: str) -> tuple[int, Person] | None:
+    """Return the person's number and record, whichever list they are in, None if there is none of that id."""
+    row = connection.execute(SELECT_BY_ID_ALONE, {"person_id": person_id}).fetchone()
+    return None if row is None else (row[0], _person(row))
+
+
+def persons_after(
+    connection: sqlite3.Connection, list_number: int, number: int, limit: int
+) -> list[tuple[int, Person]]:
+    """Return up to `limit` persons of the list with greater numbers, with their numbers, in that order."""
+    columns = {"list": list_number, "after": number, "limit": limit}
+    return [(row[0], _person(row)) for row in connection.execute(SELECT_PERSONS_AFTER, columns)]
+
+
 def insert(transaction: sqlite3.Connection, list_number: int, person: Person) -> int:
     """Write a new person; return the number."""
     columns = {"person_id": person.person_id, "list": list_number, "created_ms": person.created_ms}
@@ -106,8 +150,20 @@ def insert(transaction: sqlite3.Connection, list_number: int, person: Person) ->
 
 
 def update(transaction: sqlite3.Connection, number: int, person: Person) -> None:
-    """Write what a replacement changes; the id, the list and the time of creation stay."""
+    """Write what can change of a person; the id, the list and the time of creation stay."""
     transaction.execute(UPDATE_PERSON, {"number": number} | _columns(person))
+
+
+def move(transaction: sqlite3.Connection, number: int, list_number: int) -> None:
+    """Put the person into another list."""
+    transaction.execute(UPDATE_PERSON_LIST, {"number": number, "list": list_number})
+
+
+def drop_pictures(transaction: sqlite3.Connection, number: int) -> Removed:
+    """Let go of the person's pictures; their templates stay."""
+    names = _templates_of(transaction, number).pictures
+    transaction.execute(UPDATE_PICTURES_DROPPED, {"person": number})
+    return Removed(pictures=names, traces=tuple(name.encode() for name in names))
 
 
 def delete(transaction: sqlite3.Connection, number: int) -> Removed:
@@ -115,12 +171,11 @@ def delete(transaction: sqlite3.Connection, number: int) -> Removed:
     removed = _templates_of(transaction, number)
     sightings = transaction.execute(SELECT_SIGHTING_PICTURES_OF_PERSON, {"person": number}).fetchall()
     transaction.execute(DELETE_PERSON, {"number": number})
-    return replace(removed, pictures=(*removed.pictures, *(name for (name,) in sightings)))
+    names = [name for (name,) in sightings]
+    return removed + Removed(pictures=tuple(names), traces=tuple(name.encode() for name in names))
 
 
-def insert_template(
-    transaction: sqlite3.Connection, person: int, template: Template, picture: str | None, now_ms: int
-) -> int:
+def insert_template(transaction: sqlite3.Connection, person: int, template: StoredTemplate) -> int:
     """Write a template of the person; return its id."""
     vector = template.embedding.vector.astype("<f4").tobytes()
     cohort_similarity = float(template.embedding.cohort_similarity)
@@ -130,13 +185,18 @@ def insert_template(
         "vector": vector,
         "cohort_similarity": cohort_similarity,
         "quality": float(template.quality),
-        "created_ms": now_ms,
-        "picture": picture,
+        "created_ms": template.created_ms,
+        "picture": template.picture,
     }
     id_ = _inserted(transaction, INSERT_TEMPLATE, columns)
     checksum = _checksum(id_, person, template.pack_id, cohort_similarity, vector)
     transaction.execute(UPDATE_TEMPLATE_CRC, {"id": id_, "crc32": checksum})  # the id is part of what is summed
     return id_
+
+
+def stored(template: Template, picture: str | None, created_ms: int) -> StoredTemplate:
+    """Return the template as it is kept: its picture's name for the picture."""
+    return StoredTemplate(template.embedding, template.pack_id, template.quality, created_ms, picture)
 
 
 def delete_templates(transaction: sqlite3.Connection, person: int) -> Removed:
@@ -146,16 +206,44 @@ def delete_templates(transaction: sqlite3.Connection, person: int) -> Removed:
     return removed
 
 
-def templates(connection: sqlite3.Connection, list_number: int | None = None) -> Iterator[TemplateRow]:
-    """Yield the templates of a list, or (a scan) of all lists."""
-    if list_number is None:
-        rows = connection.execute(SELECT_EVERY_TEMPLATE)
-    else:
+def known_templates(connection: sqlite3.Connection, person_id: str) -> list[KnownTemplate]:
+    """Return the person's intact templates, of whatever pack, in the order in which they were written."""
+    known: list[KnownTemplate] = []
+    for id_, person, pack_id, blob, cohort_similarity, crc32, quality, created_ms, picture in connection.execute(
+        SELECT_KNOWN_TEMPLATES, {"person_id": person_id}
+    ):
+        if crc32 == _checksum(id_, person, pack_id, cohort_similarity, blob) and len(blob) % 4 == 0:
+            embedding = Embedding(np.frombuffer(blob, "<f4"), cohort_similarity)
+            known.append(KnownTemplate(id_, StoredTemplate(embedding, pack_id, quality, created_ms, picture)))
+    return sorted(known, key=lambda one: one.id)
+
+
+def delete_template(transaction: sqlite3.Connection, known: KnownTemplate) -> Removed:
+    """Delete one template."""
+    transaction.execute(DELETE_TEMPLATE, {"id": known.id})
+    names = () if known.template.picture is None else (known.template.picture,)
+    vector = traces.slices(known.template.embedding.vector.astype("<f4").tobytes())
+    return Removed((known.id,), names, (*vector, *(name.encode() for name in names)))
+
+
+def take_over_sightings(transaction: sqlite3.Connection, person: int, former: int) -> None:
+    """Let the sightings of the person numbered `former` be those of `person`."""
+    transaction.execute(UPDATE_SIGHTINGS_PERSON, {"person": person, "former": former})
+
+
+def templates(
+    connection: sqlite3.Connection, *, list_number: int | None = None, person: int | None = None
+) -> Iterator[TemplateRow]:
+    """Yield the templates of a list, or of the person of that number, or (a scan) of all lists."""
+    if person is not None:
+        rows = connection.execute(SELECT_ROWS_OF_PERSON, {"person": person})
+    elif list_number is not None:
         rows = connection.execute(SELECT_TEMPLATES_OF_LIST, {"list": list_number})
+    else:
+        rows = connection.execute(SELECT_EVERY_TEMPLATE)
     for list_, id_, person, pack_id, blob, cohort_similarity, crc32 in rows:
-        is_intact = len(blob) % 4 == 0 and crc32 == _checksum(id_, person, pack_id, cohort_similarity, blob)
-        vector = np.frombuffer(blob, "<f4") if is_intact else np.zeros(0, np.float32)
-        yield TemplateRow(list_, id_, person, pack_id, vector, cohort_similarity, is_intact)
+        is_intact = crc32 == _checksum(id_, person, pack_id, cohort_similarity, blob)
+        yield TemplateRow(list_, id_, person, pack_id, blob, cohort_similarity, is_intact)
 
 
 def pictures(connection: sqlite3.Connection, prefix: str) -> list[str]:
@@ -218,4 +306,4 @@ def _person(row: tuple[Any, ...]) -> Person:
 def _checksum(id_: int, person: int, pack_id: str, cohort_similarity: float, vector: bytes) -> int:
     """CRC32 of all that decides whom a template stands for: SQLite does not notice a flipped bit in a row."""
     head = struct.pack("<qqd", id_, person, cohort_similarity)
-    return zlib.crc32(vector, zlib.crc32(pack_id.encode(), zlib.crc32(head)))
+    return zlib.crc32(vector, zlib.crc32(head + pack_id.encode()))

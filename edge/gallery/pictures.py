@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from edge.errors import GalleryUnusable
+from edge.gallery import spool
 from edge.gallery.database import refusing_when_full
 
 log = logging.getLogger(__name__)
@@ -74,12 +75,17 @@ class Pictures:
             return None
 
     def delete(self, names: Iterable[str]) -> None:
-        """Remove the files; those that are not there are passed over, those that cannot go are left to the sweep."""
+        """Remove the files, and what another pack has made of them so far.
+
+        Those that are not there are passed over, those that cannot go are left to the sweep.
+        """
+        names = list(names)
         for name in names:
             try:
                 self._path(name).unlink(missing_ok=True)
             except OSError:
                 log.warning("the picture %s could not be removed; the next start tries again", name, exc_info=True)
+        spool.forget(self._folder.parent, names)
 
     def _path(self, name: str) -> Path:
         return self._folder / name[:2] / (name + SUFFIX)

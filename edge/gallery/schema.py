@@ -36,7 +36,7 @@ _TABLES = (
     " PRIMARY KEY (group_number, position)"
     ") STRICT, WITHOUT ROWID",
     "CREATE INDEX alerts_by_list ON alerts (list)",
-    # what is only ever read whole is JSON: the defaults, and the lists that a source adds to and searches
+    # what is only ever read whole is JSON
     "CREATE TABLE sources ("
     " number INTEGER PRIMARY KEY AUTOINCREMENT,"
     " source_id TEXT NOT NULL UNIQUE,"
@@ -138,7 +138,37 @@ def first_tables(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+_LISTS_OF_SOURCES = (
+    # rows instead of JSON, so that deleting a list takes it out of every source without reading them all
+    "CREATE TABLE source_lists ("
+    " source INTEGER NOT NULL REFERENCES sources (number) ON DELETE CASCADE,"
+    " purpose TEXT NOT NULL CHECK (purpose IN ('add', 'search')),"
+    " position INTEGER NOT NULL,"
+    " list INTEGER NOT NULL REFERENCES lists (number) ON DELETE CASCADE,"
+    " PRIMARY KEY (source, purpose, position)"
+    ") STRICT, WITHOUT ROWID",
+    "CREATE INDEX source_lists_by_list ON source_lists (list)",
+)
+
+_INSERT_LISTS_OF_SOURCES = (
+    "INSERT INTO source_lists (source, purpose, position, list)"
+    " SELECT sources.number, '{purpose}', named.key, lists.number"
+    " FROM sources CROSS JOIN json_each(sources.person_list_{purpose}) AS named"
+    " JOIN lists ON lists.list_id = named.value"
+)
+
+
+def lists_of_sources_and_ids_of_sightings(connection: sqlite3.Connection) -> None:
+    """Keep the lists that a source adds to and searches as rows; find a sighting by its id."""
+    for statement in _LISTS_OF_SOURCES:
+        connection.execute(statement)
+    for purpose in ("add", "search"):
+        connection.execute(_INSERT_LISTS_OF_SOURCES.format(purpose=purpose))
+        connection.execute(f"ALTER TABLE sources DROP COLUMN person_list_{purpose}")
+    connection.execute("CREATE INDEX sightings_by_sighting_id ON sightings (sighting_id)")
+
+
 Migration = Callable[[sqlite3.Connection], None]
 
-MIGRATIONS: tuple[Migration, ...] = (first_tables,)
+MIGRATIONS: tuple[Migration, ...] = (first_tables, lists_of_sources_and_ids_of_sightings)
 """In order, for ever: `user_version` is how many of them a database has had."""

@@ -15,7 +15,9 @@ import pytest
 import edge.gallery
 from edge.gallery.database import Database
 
-MODULES = [module.name for module in pkgutil.iter_modules(edge.gallery.__path__) if module.name != "access"]
+OTHER_FILES = ("access", "spool")
+"""These have databases of their own."""
+MODULES = [module.name for module in pkgutil.iter_modules(edge.gallery.__path__) if module.name not in OTHER_FILES]
 READ_AT_A_START = {"persons.SELECT_EVERY_TEMPLATE"}
 
 
