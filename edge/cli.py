@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import getpass
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge import __version__, config, daemon, errors
+from edge import __version__, cli_models, config, daemon, errors
 from edge.config import Config
 from edge.errors import ConfigMistakes, Refusal, invalid
 from edge.types import Scope, Token
@@ -67,6 +69,24 @@ def _parser() -> argparse.ArgumentParser:
     revoke = actions.add_parser("revoke", parents=[common], help="revoke a token: it is refused from now on")
     revoke.add_argument("id", help="the token's id, as `edge token list` prints it")
     revoke.set_defaults(run=_token_revoke)
+
+    user = verbs.add_parser("user", help="make, list and remove the users who may log in")
+    actions = user.add_subparsers(required=True, metavar="ACTION")
+    added = actions.add_parser("add", parents=[common], help="make a user; the password is asked for")
+    added.add_argument("email", metavar="EMAIL", help="the address to log in with")
+    added.add_argument(
+        "--scope",
+        action="append",
+        choices=[scope.value for scope in Scope],
+        help="what the user's tokens are good for; may be repeated (default: everything)",
+    )
+    added.set_defaults(run=_user_add)
+    actions.add_parser("list", parents=[common], help="list the users").set_defaults(run=_user_list)
+    removed = actions.add_parser("remove", parents=[common], help="remove a user; their tokens are refused from now on")
+    removed.add_argument("email", metavar="EMAIL", help="the address, as `edge user list` prints it")
+    removed.set_defaults(run=_user_remove)
+
+    cli_models.add_parsers(verbs, common)
     return parser
 
 
@@ -84,12 +104,25 @@ def _token_create_parser(create: argparse.ArgumentParser) -> None:
 
 
 def _serve(settings: Config, options: argparse.Namespace) -> int:
+    urls = []
+
     def ready(url: str) -> None:
+        urls.append(url)
         print(f"edge {__version__} is ready on {url}", flush=True)
         if options.show_example:
             print(_example(url, settings.data.folder.resolve(), options.show_example.resolve()), flush=True)
 
-    return daemon.serve(settings, ready=ready)
+    code = daemon.serve(settings, ready=ready)
+    if code == daemon.START_AGAIN:
+        _start_again(urls[-1])
+    return code
+
+
+def _start_again(url: str) -> None:
+    """Become the same program anew: same process, same port, nothing left of the old pack in memory."""
+    port = url.rpartition(":")[2]
+    arguments = [sys.executable, *sys.orig_argv[1:], "--set", f"server.port={port}"]
+    os.execv(sys.executable, arguments)  # noqa: S606 (no shell is wanted)
 
 
 def _example(url: str, folder: Path, photo: Path) -> str:
@@ -138,10 +171,14 @@ def _token_create(settings: Config, options: argparse.Namespace) -> int:
 def _token_list(settings: Config, _: argparse.Namespace) -> int:
     rows: list[tuple[str, ...]] = [("id", "name", "scope", "list", "source", "created", "expires", "last used")]
     rows += [_token_row(token) for token in daemon.open_access(settings).tokens()]
+    _print_table(rows)
+    return 0
+
+
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    return 0
 
 
 def _token_row(token: Token) -> tuple[str, ...]:
@@ -161,6 +198,46 @@ def _token_revoke(settings: Config, options: argparse.Namespace) -> int:
     if not daemon.open_access(settings).revoke(options.id):
         raise invalid("id", f"no token {options.id}; `edge token list` shows them")
     print("revoked")
+    return 0
+
+
+def _user_add(settings: Config, options: argparse.Namespace) -> int:
+    access = daemon.open_access(settings)
+    scopes = frozenset(Scope(scope) for scope in options.scope or [scope.value for scope in Scope])
+    access.add_user(options.email, _password(), scopes, now_ms=daemon.now_ms())
+    print(f"{options.email} may log in now")
+    return 0
+
+
+def _password() -> str:
+    """Return a password: asked for twice and not shown, or where nobody can be asked, a line of standard input."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("The same again: ") != password:
+        raise invalid("password", "the two were not the same")
+    return password
+
+
+def _user_list(settings: Config, _: argparse.Namespace) -> int:
+    rows: list[tuple[str, ...]] = [("email", "scope", "created", "password set")]
+    rows += [
+        (
+            user.email,
+            "+".join(sorted(scope.value for scope in user.scopes)),
+            _day(user.created_ms),
+            _day(user.password_ms),
+        )
+        for user in daemon.open_access(settings).users()
+    ]
+    _print_table(rows)
+    return 0
+
+
+def _user_remove(settings: Config, options: argparse.Namespace) -> int:
+    if not daemon.open_access(settings).remove_user(options.email):
+        raise invalid("email", f"no user {options.email}; `edge user list` shows them")
+    print("removed")
     return 0
 
 

@@ -138,7 +138,7 @@ class ModelsConfig:
     """[models]."""
 
     folder: Path | None = _setting(word_or("", path))
-    pack: str = _setting(text_up_to(100))
+    pack: str | None = _setting(word_or("auto", text_up_to(100)))
     interpreter: str = _setting(one_of("auto", "litert", "tflite-runtime"))
     workers: int | None = _setting(word_or("auto", whole(1, 64)))
     threads_per_face: int = _setting(whole(1, 16))
@@ -174,6 +174,7 @@ class NewPersonConfig:
     threshold: float | None = _setting(word_or("auto", FRACTION))
     false_positive_rate: float = _setting(number(1e-6, 0.5))
     threshold_score: float | None = _setting(word_or("threshold", FRACTION))
+    margin: float = _setting(FRACTION)
     square_min: float = _setting(number(0, 10_000))
     yaw_max: float = _setting(number(0, 90))
     pitch_max: float = _setting(number(0, 90))

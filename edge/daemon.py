@@ -12,27 +12,28 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edge import __version__, catalogue
+from edge import __version__, catalogue, packs
 from edge.config import Config
 from edge.errors import Mistake, PackUnusable
 from edge.events import Event, FaceSighted, Listener, Listeners
 from edge.face.analysis import Analyser
-from edge.face.detection import Detector
-from edge.face.embedding import Embedder
-from edge.face.landmarks import FaceMesh
-from edge.face.tflite import Model, installed
+from edge.face.networks import Networks
+from edge.face.tflite import installed
+from edge.gallery import reembedding
 from edge.gallery.access import Access
 from edge.gallery.history import History
 from edge.gallery.store import EmbeddedGallery
 from edge.matching import Calibration
 from edge.outbound import systemd
 from edge.recognition import Recognizer, Settings, Workers
-from edge.types import InputSpec, Limit, ModelFile, Pack
+from edge.reembedding import PictureEmbedder, take_over
+from edge.types import Limit, Pack
 from edge.web.addresses import Signer
-from edge.web.app import Site, application
+from edge.web.app import application
 from edge.web.auth import Authenticator, Keys
 from edge.web.body import BodyLimits
 from edge.web.server import Server, ServerLimits
+from edge.web.site import Site
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,12 @@ SPARE_THREADS = 4
 """Beyond those that work and wait: for answering that the line is full, and for routes without a picture."""
 
 MEGABYTE = 1 << 20
+
+START_AGAIN = -1
+"""What `serve` returns instead of an exit code: the same program is to be started anew, with the pack that is due."""
+
+PACK_WATCH_SECONDS = 2.0
+"""How soon a choice of `edge models use`, or the end of `edge reembed`, is noticed. A look costs under 1 ms."""
 
 SECONDS_A_DAY = 86_400
 
@@ -76,39 +83,40 @@ def workers_of(config: Config) -> int:
     return config.models.workers or len(os.sched_getaffinity(0))
 
 
+def networks(config: Config) -> Networks:
+    """Return how networks are made."""
+    return Networks(config.models.interpreter, config.models.threads_per_face)
+
+
+def wanted_pack(config: Config) -> Pack:
+    """Return the pack that the settings or `edge models use` name, checked; it answers once the persons are of it."""
+    return catalogue.find(packs.wanted(config.data.folder, config.models.pack), pack_folders(config))
+
+
+def pack_in_force(config: Config) -> Pack:
+    """Return the pack that answers, checked: the wanted one unless the persons' templates are still of another."""
+    name = packs.in_force(config.data.folder, config.models.pack, pack_folders(config))
+    wanted = packs.wanted(config.data.folder, config.models.pack)
+    if name != wanted:
+        log.warning("the pack %s answers for %s until `edge reembed` has made every template anew", name, wanted)
+    return catalogue.find(name, pack_folders(config))
+
+
 def build_analyser(pack: Pack, config: Config) -> Analyser:
     """Return one worker's own set of networks."""
-
-    def model(file: ModelFile, spec: InputSpec) -> Model:
-        return Model(file.path, spec, interpreter=config.models.interpreter, threads=config.models.threads_per_face)
-
-    def loader(file: ModelFile, spec: InputSpec) -> Callable[[], Model]:
-        return lambda: model(file, spec)
-
-    detector = Detector(
-        {(spec.rows, spec.columns): loader(file, spec) for file, spec in pack.detector.inputs},
-        decoding=pack.detector.decoding,
-        score_threshold=pack.detector.score_threshold,
-        iou_threshold=pack.detector.iou_threshold,
-    )
+    analyser = networks(config).analyser(pack)
     size = config.detection.input_size
     for needed in (size, size[::-1]):
-        if needed not in detector.sizes:
-            there = ", ".join(f"{rows}x{columns}" for rows, columns in detector.sizes)
+        if needed not in analyser.detector.sizes:
+            there = ", ".join(f"{rows}x{columns}" for rows, columns in analyser.detector.sizes)
             reason = f"the pack '{pack.name}' has no input of {needed[0]}x{needed[1]}, which both ways need: {there}"
             raise PackUnusable(Mistake("detection.input_size", reason))
-    embedder = pack.embedder
-    return Analyser(
-        detector,
-        FaceMesh(model(pack.landmarks.file, pack.landmarks.input), box_scale=pack.landmarks.box_scale),
-        Embedder(
-            model(embedder.file, embedder.input),
-            template=embedder.alignment,
-            probe_crops=embedder.probe_crops,
-            template_crops=embedder.template_crops,
-            cohort=embedder.cohort,
-        ),
-    )
+    return analyser
+
+
+def picture_embedder(analyser: Analyser, config: Config) -> PictureEmbedder:
+    """Return what embeds kept pictures anew."""
+    return PictureEmbedder(analyser, config.faces.presence_floor)
 
 
 def recognition_settings(config: Config) -> Settings:
@@ -122,6 +130,7 @@ def recognition_settings(config: Config) -> Settings:
         presence_floor=config.faces.presence_floor,
         threshold=new.threshold,
         threshold_score=new.threshold_score,
+        margin=new.margin,
         false_positive_rate=new.false_positive_rate,
         square_min=new.square_min,
         yaw_max=new.yaw_max,
@@ -165,18 +174,20 @@ def server_limits(config: Config) -> ServerLimits:
 
 
 def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) -> int:
-    """Run the appliance until SIGTERM or SIGINT; return the exit code.
+    """Run the appliance until SIGTERM or SIGINT; return the exit code, or START_AGAIN.
 
     `ready` is told the URL once the first frame can be answered. Raises Unusable or OSError, with a sentence,
     where it cannot start.
     """
     with contextlib.ExitStack() as parts:
         make_data_folder(config.data.folder)
-        pack = catalogue.find(config.models.pack, pack_folders(config))
+        name = packs.in_force(config.data.folder, config.models.pack, pack_folders(config))
+        pack = catalogue.find(name, pack_folders(config))
         interpreter, _ = installed(config.models.interpreter)
         analysers = [build_analyser(pack, config) for _ in range(workers_of(config))]
         for analyser in analysers:
             analyser.warm_up(config.detection.input_size)
+        take_over(config.data.folder, pack.id, picture_embedder(analysers[0], config))
         cohort = pack.embedder.cohort
         gallery = EmbeddedGallery.open(
             config.data.folder,
@@ -188,6 +199,7 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
             clock=now_ms,
         )
         parts.callback(gallery.close)
+        reembedding.note(gallery.database, pack.id)
         history = History(gallery.database, gallery.pictures, clock=now_ms)
         parts.callback(history.close)
         listeners = Listeners()
@@ -198,6 +210,7 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
             gallery=gallery,
             listeners=listeners,
             calibration=Calibration(pack.embedder.operating_points),
+            cohort_weight=cohort.weight if cohort else 0.0,
             pack_id=pack.id,
             settings=recognition_settings(config),
             clock_ms=now_ms,
@@ -207,6 +220,8 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         site = Site(
             recognizer=recognizer,
             gallery=gallery,
+            history=history,
+            access=access,
             authenticator=Authenticator(
                 keys,
                 access,
@@ -222,11 +237,25 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         )
         server = Server(application(site), server_limits(config))
         log.info("edge %s: pack %s on %s, %d workers", __version__, pack.id, interpreter, len(analysers))
-        return _until_stopped(server, recognizer, ready)
+        return _until_stopped(server, recognizer, ready, lambda: pack_is_due(config, pack))
 
 
-def _until_stopped(server: Server, recognizer: Recognizer, ready: Callable[[str], None]) -> int:
-    def stop(_signal: int, _frame: object) -> None:
+def pack_is_due(config: Config, serving: Pack) -> bool:
+    """Whether a start would now take another pack than the one that serves, or take in templates made for it."""
+    try:
+        name = packs.in_force(config.data.folder, config.models.pack, pack_folders(config))
+    except (PackUnusable, OSError):  # is told to whoever starts the service, or asks for the pack
+        return False
+    return name != serving.folder.name or reembedding.is_ready(config.data.folder, serving.id)
+
+
+def _until_stopped(
+    server: Server, recognizer: Recognizer, ready: Callable[[str], None], pack_is_due: Callable[[], bool]
+) -> int:
+    asked_to_stop = []
+
+    def stop(number: int, _frame: object) -> None:
+        asked_to_stop.append(number)
         systemd.notify("STOPPING=1")
         server.stop()
 
@@ -235,6 +264,9 @@ def _until_stopped(server: Server, recognizer: Recognizer, ready: Callable[[str]
     done = threading.Event()
     watchdog = threading.Thread(target=_feed_watchdog, args=(recognizer, done), name="watchdog", daemon=True)
     watchdog.start()
+    due = threading.Event()
+    watcher = threading.Thread(target=_watch_packs, args=(server, pack_is_due, due, done), name="packs", daemon=True)
+    watcher.start()
     url = f"http://{server.address}"
     log.info("ready on %s", url)
     ready(url)
@@ -244,9 +276,22 @@ def _until_stopped(server: Server, recognizer: Recognizer, ready: Callable[[str]
     finally:
         done.set()
         watchdog.join()
+        watcher.join()
     if not drained:
         log.warning("stopped with requests still in hand")
+    if due.is_set() and not asked_to_stop:
+        return START_AGAIN
     return 0 if drained else 1
+
+
+def _watch_packs(server: Server, pack_is_due: Callable[[], bool], due: threading.Event, done: threading.Event) -> None:
+    """End the service when another pack is to answer, so that it is started again with that."""
+    while not done.wait(PACK_WATCH_SECONDS):
+        if pack_is_due():
+            log.info("another pack is to answer: starting again")
+            due.set()
+            server.stop()
+            return
 
 
 def _feed_watchdog(recognizer: Recognizer, done: threading.Event) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from edge.types import Sighting
 
@@ -34,7 +35,22 @@ class PersonReplaced:
     list_id: str
 
 
-Event = FaceSighted | PersonAdded | PersonReplaced
+@dataclass(frozen=True)
+class ListAlertRaised:
+    """A source group wants to hear that a face was, or was not, somebody of a list."""
+
+    sighting: Sighting
+    """Of the request that showed the face; its `list_id` need not be the alert's."""
+    group_id: str
+    list_id: str
+    wanted: Any
+    """What the group asked for: its `on_found` or `on_failed`, as the caller wrote it."""
+    person_id: str | None
+    """Whom the list had it for before the request wrote anything; None: nobody."""
+    score: float | None
+
+
+Event = FaceSighted | PersonAdded | PersonReplaced | ListAlertRaised
 Listener = Callable[[Event], None]
 """Must return at once: whoever has work to do puts it in a queue of their own."""
 

@@ -26,20 +26,23 @@ class Calibration:
         self._scores = [SCORE_AT_FMR_1 - SCORE_PER_DECADE * math.log10(point.fmr) for point in points]
 
     def score(self, similarity: float) -> float:
-        """Return the score 0..1 of a normalised similarity.
+        """Return the score 0..1 of a normalised similarity; what is not a number scores 0."""
+        return min(1.0, self.evidence(similarity))
+
+    def evidence(self, similarity: float) -> float:
+        """Return the score without its upper end, to tell apart two that are both beyond the table.
 
         Linear between the rows in log10(FMR). Below the first row it falls in a straight line to 0 at the similarity
         -1, which no two unit vectors are under; above the last it goes on as steeply as between the last two.
-        What is not a number scores 0.
         """
         similarities, scores = self._similarities, self._scores
-        if not similarity > similarities[0]:  # so that NaN comes here: min() further down would make it a match
+        if not similarity > similarities[0]:  # so that NaN comes here and not to the end of the table
             return max(0.0, scores[0] * (similarity + 1) / (similarities[0] + 1))
         at = 1
         while at < len(scores) - 1 and similarity > similarities[at]:
             at += 1
         share = (similarity - similarities[at - 1]) / (similarities[at] - similarities[at - 1])
-        return min(1.0, scores[at - 1] + share * (scores[at] - scores[at - 1]))
+        return scores[at - 1] + share * (scores[at] - scores[at - 1])
 
 
 def similarity(a: Embedding, b: Embedding, cohort_weight: float) -> float:
@@ -65,6 +68,8 @@ class Thresholds:
 
     match: float
     uncertain: float
+    margin: float = 0.0
+    """By how much the evidence for the best person must exceed that for a second who reaches `match` as well."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +79,14 @@ class ThresholdPolicy:
     match: float | None
     uncertain: float | None
     false_positive_rate: float
+    margin: float = 0.0
 
     def at(self, list_size: int) -> Thresholds:
         """Return the thresholds for a list of that many persons."""
         match = self.match
         if match is None:
             match = automatic_threshold(list_size, self.false_positive_rate)
-        return Thresholds(match, match if self.uncertain is None else min(self.uncertain, match))
+        return Thresholds(match, match if self.uncertain is None else min(self.uncertain, match), self.margin)
 
 
 @dataclass(frozen=True)
@@ -99,12 +105,22 @@ class Identification:
     ranked: tuple[Ranked, ...]
     matched: Ranked | None
     uncertain: Ranked | None
+    rival: Ranked | None = None
+    """The second of two people whom the face fits nearly as well: it is uncertain which of the two it is."""
+    lead: float | None = None
+    """By how much the evidence for the best exceeds that for the rival."""
 
 
 def identify(candidates: Sequence[Candidate], thresholds: Thresholds, calibration: Calibration) -> Identification:
     """Decide who of the candidates (best first) the face is: somebody, nobody, or it cannot be said."""
     ranked = tuple(Ranked(candidate, calibration.score(candidate.similarity)) for candidate in candidates)
-    best = ranked[0] if ranked else None
-    matched = best if best and best.score >= thresholds.match else None
-    uncertain = best if best and not matched and best.score >= thresholds.uncertain else None
-    return Identification(thresholds, ranked, matched, uncertain)
+    if not ranked or ranked[0].score < thresholds.uncertain:
+        return Identification(thresholds, ranked, matched=None, uncertain=None)
+    best = ranked[0]
+    if best.score < thresholds.match:
+        return Identification(thresholds, ranked, matched=None, uncertain=best)
+    if len(ranked) > 1 and ranked[1].score >= thresholds.match:
+        first, second = (calibration.evidence(one.candidate.similarity) for one in ranked[:2])
+        if first - second < thresholds.margin:
+            return Identification(thresholds, ranked, None, uncertain=best, rival=ranked[1], lead=first - second)
+    return Identification(thresholds, ranked, matched=best, uncertain=None)

@@ -14,6 +14,7 @@ import edge.face  # noqa: F401
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from edge import catalogue, config
 from edge.face import image
@@ -21,6 +22,10 @@ from edge.types import Box, Pack, Picture
 
 if TYPE_CHECKING:
     from edge.face.analysis import Analyser
+
+# No property is about time: a busy board may take as long as it takes.
+settings.register_profile("edge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edge")
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -99,8 +104,8 @@ def analyser(pack: Pack, interpreter: str) -> Analyser:
     """One worker's networks, built by the product from its default settings."""
     from edge import daemon
 
-    settings = config.load(Path(os.devnull), environment={}, flags=[f"models.interpreter={interpreter}"])
-    return daemon.build_analyser(pack, settings)
+    defaults = config.load(Path(os.devnull), environment={}, flags=[f"models.interpreter={interpreter}"])
+    return daemon.build_analyser(pack, defaults)
 
 
 @pytest.fixture(scope="session")

@@ -349,8 +349,19 @@ def test_operating_points_fall_as_the_similarity_rises(tmp_path: Path, rows: lis
         npy(COHORT)[:40],
         npy(COHORT)[:-4],
         b"\x93NUMPY",
+        b"",
     ],
-    ids=["zeros", "nan", "one dimension", "objects", "text", "cut in the header", "cut in the numbers", "magic"],
+    ids=[
+        "zeros",
+        "nan",
+        "one dimension",
+        "objects",
+        "text",
+        "cut in the header",
+        "cut in the numbers",
+        "magic",
+        "empty",
+    ],
 )
 def test_a_cohort_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
     mistake = refused(write(tmp_path / "small", cohort=content))

@@ -212,6 +212,13 @@ def test_token_bound_to_a_list_and_a_source(service: Service, list_id: str) -> N
     refused(service.create(photo("collins-1"), token, source_id=str(uuid.uuid4())), 403, "access denied")
 
 
+def test_token_missing_counts_before_a_body_that_is_not_read(service: Service) -> None:
+    answer = requests.post(
+        f"{service.url}/v1/person/create", data=b"hello", headers={"Content-Type": "text/plain"}, timeout=30
+    )
+    refused(answer, 401, "access denied")
+
+
 # --- the order of refusals ---
 
 
@@ -590,6 +597,19 @@ def test_answer_a_face_that_fails_the_limits_is_still_matched(service: Service, 
         service.create(photo("obama-2"), list_id=list_id, new_person_square_min=5000, replace_on_found="true"), 201
     )
     assert (len(kept["matches"]), kept["persons_updated"]) == (1, 0)
+
+
+def test_answer_a_face_that_fits_two_people_is_added_to_neither(service: Service, list_id: str) -> None:
+    one = full(service.create(photo("obama-1"), list_id=list_id))["persons"][0]
+    other = full(service.create(photo("biden-1"), list_id=list_id))["persons"][0]
+    full(service.create(photo("obama-2"), list_id=list_id, replace_on_found=other["person_id"]))
+    body = full(service.create(photo("obama-3"), list_id=list_id), 201)
+    assert (body["matches"], body["persons"]) == ([], [])
+    rejected = body["rejected"][0]
+    (reason,) = rejected["reasons"]
+    assert (reason["check"], reason["limit"]) == ("uncertain_match", 0.1)
+    assert reason["value"] < 0.1
+    assert {rejected[key]["person_id"] for key in ("candidate", "rival")} == {one["person_id"], other["person_id"]}
 
 
 def test_answer_of_one_picture_with_a_known_and_a_new_face(service: Service, list_id: str) -> None:

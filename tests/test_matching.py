@@ -159,9 +159,11 @@ def candidate(name: str, similarity: float) -> Candidate:
     return Candidate(person, similarity)
 
 
-def identified(*similarities: float, match: float = 0.7, uncertain: float = 0.7) -> matching.Identification:
+def identified(
+    *similarities: float, match: float = 0.7, uncertain: float = 0.7, margin: float = 0.0
+) -> matching.Identification:
     candidates = [candidate(f"person {number}", similarity) for number, similarity in enumerate(similarities)]
-    return matching.identify(candidates, Thresholds(match, uncertain), Calibration(ROWS))
+    return matching.identify(candidates, Thresholds(match, uncertain, margin), Calibration(ROWS))
 
 
 def test_the_best_candidate_at_the_threshold_is_who_it_is() -> None:
@@ -207,3 +209,31 @@ def test_every_candidate_is_ranked_with_a_score() -> None:
 
 def test_a_similarity_that_is_no_number_matches_nobody() -> None:
     assert identified(math.nan).matched is None
+
+
+def test_a_face_that_fits_two_people_nearly_as_well_is_neither() -> None:
+    found = identified(0.36, 0.355, 0.1, margin=0.1)
+    assert found.matched is None
+    assert found.uncertain is not None
+    assert found.rival is not None
+    assert found.uncertain.candidate.person.person_id == "person 0"
+    assert found.rival.candidate.person.person_id == "person 1"
+
+
+def test_beyond_the_margin_the_best_is_who_it_is() -> None:
+    found = identified(0.375, 0.34, margin=0.1)
+    assert found.matched is not None
+    assert found.rival is None
+
+
+def test_the_margin_counts_beyond_the_score_of_1_too() -> None:
+    assert identified(0.60, 0.50, margin=0.1).matched is not None
+    assert identified(0.60, 0.59, margin=0.1).rival is not None
+
+
+def test_a_second_who_is_no_match_is_no_rival() -> None:
+    assert identified(0.305, 0.299, margin=0.1).matched is not None
+
+
+def test_without_a_margin_nobody_is_a_rival() -> None:
+    assert identified(0.36, 0.36).matched is not None

@@ -24,6 +24,15 @@ interpolated scale aspect ratio 0, fixed anchor size)."""
 BLAZEFACE_NUMBERS = 16
 """Per anchor: box centre x and y, width, height, then six points, in input pixels relative to the anchor."""
 
+YUNET_STRIDES = (8, 16, 32)
+"""Input pixels a cell (OpenCV, modules/objdetect/src/face_detect.cpp, postProcess: the decoding followed here)."""
+
+YUNET_NUMBERS = 16
+"""Per cell, as scripts/build_yunet_pack.py joins them: two scores, four of the box, five points."""
+
+YUNET_LARGEST_SIDE = 8.0
+"""Logarithm of a box's side in strides: e to the 8 is 95,000 pixels, so that nothing overflows on a broken network."""
+
 
 @dataclass(frozen=True)
 class Letterbox:
@@ -87,10 +96,39 @@ def decode_blazeface(
     return found, scores.astype(np.float32)
 
 
+def decode_yunet(
+    outputs: list[NDArray[np.float32]], size: Size, threshold: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return what scores at or above `threshold`: n x 14 (left, top, width, height, five points) and n scores.
+
+    An output for each stride, told apart by how many cells they have; per cell 16 numbers: whether it is a face,
+    whether there is something, the box's centre and the logarithms of its sides, then right eye, left eye, nose, right
+    and left corner of the mouth. All in strides, relative to the cell's corner. PackUnusable for any other outputs.
+    """
+    rows, columns = size
+    by_shape = {output.shape: output for output in outputs}
+    shapes = {stride: (1, (rows // stride) * (columns // stride), YUNET_NUMBERS) for stride in YUNET_STRIDES}
+    if set(by_shape) != set(shapes.values()):
+        reason = f"its network returns {list(by_shape)}, which cannot be read as yunet of {rows}x{columns}"
+        raise PackUnusable(Mistake("detector.decoding", reason))
+    found, best = [], []
+    for stride, shape in shapes.items():
+        numbers = by_shape[shape][0]
+        scores = np.sqrt(np.clip(numbers[:, 0], 0, 1) * np.clip(numbers[:, 1], 0, 1))
+        kept = np.flatnonzero(scores >= threshold)
+        corners = np.stack([kept % (columns // stride), kept // (columns // stride)], axis=1)
+        boxes, points = numbers[kept, 2:6], numbers[kept, 6:]
+        sides = np.exp(np.minimum(boxes[:, 2:], YUNET_LARGEST_SIDE))
+        places = [boxes[:, :2] + corners - sides / 2, sides, points + np.tile(corners, 5)]
+        found.append(np.concatenate(places, axis=1) * stride)
+        best.append(scores[kept])
+    return np.concatenate(found).astype(np.float32), np.concatenate(best).astype(np.float32)
+
+
 Decoder = Callable[[list[NDArray[np.float32]], Size, float], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
-DECODERS: Mapping[str, Decoder] = {"blazeface": decode_blazeface}
-"""The ways of reading a detector's output that a pack can name."""
+DECODERS: Mapping[str, Decoder] = {"blazeface": decode_blazeface, "yunet": decode_yunet}
+"""The ways of reading a detector's output that a pack can name. The points begin with right and left eye in each."""
 
 
 def overlaps(box: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -162,10 +200,10 @@ class Detector:
         found, scores = suppress(found, scores, self._iou_threshold)
         found[:, 2:4] /= box.scale
         found[:, 0:2] = (found[:, 0:2] - (box.left, box.top)) / box.scale
-        found[:, 4:] = (found[:, 4:] - np.tile((box.left, box.top), 6)) / box.scale
+        points = (found[:, 4:].reshape(len(found), -1, 2) - (box.left, box.top)) / box.scale
         return [
-            Detection(Box(*(float(n) for n in row[:4])), float(score), row[4:].reshape(6, 2))
-            for row, score in zip(found, scores, strict=True)
+            Detection(Box(*(float(n) for n in row[:4])), float(score), seen)
+            for row, score, seen in zip(found, scores, points.astype(np.float32), strict=True)
         ]
 
 

@@ -16,7 +16,7 @@ POINTS = 468
 """Points of MediaPipe's face mesh."""
 
 RIGHT_EYE, LEFT_EYE = 0, 1
-"""The subject's eyes among the detector's six points (BlazeFace: right eye, left eye, nose, mouth, two ears)."""
+"""The subject's eyes among the detector's points, whichever detector it is."""
 
 
 def region(detection: Detection, box_scale: float, side: int) -> NDArray[np.float64]:

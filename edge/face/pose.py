@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.types import Points, Pose
 
@@ -47,35 +47,49 @@ _CANONICAL = {
 
 _INDICES = np.array(list(_CANONICAL))
 
-# To the picture's directions: x right, y down, z away from the viewer.
+# To the picture's directions: x right, y down, z away from the viewer. Centred, and so the seen points need not be:
+# where they are falls out of the product in `_turn`.
 _MODEL = np.array(list(_CANONICAL.values()), np.float64) * (1, -1, -1)
+_MODEL -= _MODEL.mean(axis=0)
 
-PITCH_ZERO_DEGREES = 2.5
-"""What the solution reads, downward, on frontal faces: the median over 1,539 press photos (development half of LFW).
-
-With it the middle half of those photos lies within 5.3 degrees of 0 in pitch and 8.5 in yaw, the heads' own turns
-included; mirroring a picture changes yaw and roll by less than 1.5 degrees (root mean square) but for the sign.
-"""
+TURN_GAIN = 1.2
+"""The mesh shows a turned head a sixth less turned than it is. Measured on 54 press photos (development half of LFW)
+whose faces were drawn again at known angles, up to 50 degrees of yaw and 30 of pitch: it gives 0.79 to 0.89 of the
+angle. With the gain, the median error is under 3 degrees at every angle, the spread (standard deviation) 2 to 5."""
 
 
 def estimate(points: Points, columns: int, rows: int) -> Pose:
-    """Return the pose of a mesh (468 x 3 pixels) in a picture of that size.
+    """Return the pose of a mesh (468 x 3 pixels): -90..90 degrees of yaw and pitch, -180..180 of roll.
 
-    Perspective-n-point against the canonical face, seen by a pinhole camera whose focal length is the picture's longer
-    side (a field of view of 53 degrees, between a phone's and a surveillance camera's; half or double of it changes
-    angles by a tenth). Yaw and pitch are taken of the head as it is after its roll is undone.
+    The turn that brings the canonical face onto the mesh's own points in three dimensions (orthogonal Procrustes,
+    least squares; P. Schönemann, 1966), yaw and pitch taken of the head as it is after its roll is undone. So a face
+    is turned as it *looks*, wherever in the picture it is, and `columns` and `rows` (of the picture) do not matter:
+    a perspective solution (PnP) over a camera of unknown field of view read the same face 20 degrees to the left or
+    right at the two ends of a 1280x720 picture, and spread no less.
+
+    No zero is added: where people face the camera at the height of their eyes the median is within 3 degrees of 0
+    (751 press photos with yaw and roll under 10 degrees: yaw 0, pitch -2.5, half of them within 6.5 of that, their own
+    nods included; official portraits: pitch 3). Mirroring a picture changes yaw and roll by 1.8 and 0.7 degrees
+    (root mean square) but for their signs; moving the detector's box, by 1.1.
     """
-    focal = float(max(columns, rows))
-    camera = np.array([[focal, 0, columns / 2], [0, focal, rows / 2], [0, 0, 1]])
-    seen = np.ascontiguousarray(points[_INDICES, :2], np.float64)
-    _, turn, shift = cv2.solvePnP(_MODEL, seen, camera, None, flags=cv2.SOLVEPNP_SQPNP)
-    turn, _ = cv2.solvePnPRefineLM(_MODEL, seen, camera, None, turn, shift)
-    matrix = cv2.Rodrigues(turn)[0]
+    matrix = _turn(points[_INDICES].astype(np.float64))
     # matrix = Rz(roll) Ry(-yaw) Rx(-pitch)
     yaw = math.asin(max(-1.0, min(1.0, float(matrix[2, 0]))))
     pitch = -math.atan2(float(matrix[2, 1]), float(matrix[2, 2]))
     roll = math.atan2(float(matrix[1, 0]), float(matrix[0, 0]))
-    return Pose(math.degrees(yaw), math.degrees(pitch) + PITCH_ZERO_DEGREES, math.degrees(roll))
+    return Pose(_gained(yaw), _gained(pitch), math.degrees(roll))
+
+
+def _turn(seen: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the rotation (3 x 3, never a reflection) that takes the canonical face nearest to the points."""
+    left, _, right = np.linalg.svd(seen.T @ _MODEL)
+    if np.linalg.det(left @ right) < 0:
+        left[:, 2] *= -1
+    return np.asarray(left @ right)
+
+
+def _gained(radians: float) -> float:
+    return max(-90.0, min(90.0, math.degrees(radians) * TURN_GAIN))
 
 
 def turned_box(points: Points, roll_degrees: float) -> Points:

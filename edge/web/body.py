@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
 
-import multipart  # type: ignore[import-untyped,unused-ignore]  # no stubs: used behind this one door
+import multipart
 
 from edge.errors import BodyTooLarge, MalformedBody, Mistake, UnsupportedBody
 
@@ -145,8 +145,7 @@ def shown(text: str) -> str:
 
 
 def _unsupported(header: str, reason: str) -> UnsupportedBody:
-    # to the caller one more value out of its type, so in the same words; the class is for whoever counts refusals
-    return UnsupportedBody(Mistake(header, reason), message=MalformedBody.message)
+    return UnsupportedBody(Mistake(header, reason))
 
 
 # --- bytes ---

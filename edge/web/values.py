@@ -1,17 +1,21 @@
 """Single values of a body, and the reader that takes them out by name and gathers every mistake.
 
 A value is read by a function that returns it with its type and range, or raises Unfit with the reason. Values of a
-form are texts; of JSON, whatever JSON can say; each function takes both.
+form are texts; of JSON, whatever JSON can say; each function takes both. A Kind is such a function with the JSON schema
+of what it takes, so that what is read and what is documented are one declaration.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import calendar
+import datetime
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from edge.errors import InvalidSchema, Mistake, NoImage, UnexpectedField
 from edge.web.body import Body, shown
@@ -23,7 +27,14 @@ Read = Callable[[Any], T]
 MOST_MISTAKES = 50  # told at once: nobody mends more in one go, and an answer must not grow with the request
 LONGEST_NUMBER = 64  # characters; a double needs 25
 DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+WHOLE = re.compile(r"[+-]?[0-9]+")
+UUID_ANY_CASE = "[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+UUID = re.compile(UUID_ANY_CASE)
+TRUTH = "^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])$"  # of a schema, which has no flags
+MOMENT = re.compile(
+    r"(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})([Tt ](?P<time>[0-9]{2}:[0-9]{2}(:[0-9]{2})?)(\.(?P<fraction>[0-9]{1,9}))?"
+    r"(?P<offset>[Zz]|[+-][0-9]{2}:[0-9]{2})?)?"
+)
 DATA_URL = re.compile(r"data:[^,]{0,200};base64,")
 
 
@@ -31,10 +42,45 @@ class Unfit(ValueError):
     """A value outside its type or range; its text is the reason, for whoever sent it."""
 
 
+@dataclass(frozen=True, eq=False)
+class Kind(Generic[T]):
+    """A reader of single values and the JSON schema of what it takes."""
+
+    read: Read[T]
+    schema: Mapping[str, Any]
+    form_schema: Mapping[str, Any] | None = None
+    """In a form, where all values are texts; None: the same."""
+
+    def __call__(self, value: Any) -> T:
+        """Return the value with its type and range; Unfit says why not."""
+        return self.read(value)
+
+    def schema_in(self, *, form: bool) -> dict[str, Any]:
+        """Return the schema of the value in a form, or in JSON."""
+        return dict(self.form_schema if form and self.form_schema is not None else self.schema)
+
+
+def described(schema: Mapping[str, Any]) -> Callable[[Read[T]], Kind[T]]:
+    """Return a decorator that makes a reader a Kind."""
+    return lambda read: Kind(read, schema)
+
+
+def decimal_schema(kind: str, least: float, most: float) -> dict[str, Any]:
+    """Return the schema of a number (`number` or `integer`) in a range, of JSON or as a text."""
+    pattern = DECIMAL.pattern if kind == "number" else WHOLE.pattern
+    in_words = {"type": "string", "pattern": f"^{pattern}$", "maxLength": LONGEST_NUMBER}
+    return {
+        "anyOf": [
+            {"type": kind, "minimum": least, "maximum": most},
+            {**in_words, "format": f"{kind}:{least:.15g}:{most:.15g}"},
+        ]
+    }
+
+
 # --- values ---
 
 
-def number(least: float, most: float) -> Read[float]:
+def number(least: float, most: float) -> Kind[float]:
     """Return the reader of a number from `least` to `most`: of JSON, or as a decimal text; never NaN or infinite."""
     expected = f"must be a number from {least:g} to {most:g}"
 
@@ -44,7 +90,22 @@ def number(least: float, most: float) -> Read[float]:
             raise Unfit(expected)
         return found
 
-    return read
+    return Kind(read, decimal_schema("number", least, most))
+
+
+def whole(least: int, most: int) -> Kind[int]:
+    """Return the reader of a whole number from `least` to `most`: of JSON (5.0 is one), or as digits."""
+    expected = f"must be a whole number from {least} to {most}"
+
+    def read(value: Any) -> int:
+        if isinstance(value, str) and not WHOLE.fullmatch(value):
+            raise Unfit(expected)
+        found = finite(value)
+        if found is None or not found.is_integer() or not least <= found <= most:
+            raise Unfit(expected)
+        return int(found)
+
+    return Kind(read, decimal_schema("integer", least, most))
 
 
 def finite(value: Any) -> float | None:
@@ -63,6 +124,7 @@ def finite(value: Any) -> float | None:
     return found if math.isfinite(found) else None
 
 
+@described(decimal_schema("number", 0, 100))
 def share(value: Any) -> float:
     """Read a threshold, 0..1; above 1 and up to 100 it is a percentage."""
     found = finite(value)
@@ -71,6 +133,7 @@ def share(value: Any) -> float:
     return found if found <= 1 else found / 100
 
 
+@described({"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": TRUTH}]})
 def boolean(value: Any) -> bool:
     """Read true or false: of JSON, or the words in any case; nothing else (0, 1, yes) is either."""
     if isinstance(value, bool):
@@ -81,6 +144,7 @@ def boolean(value: Any) -> bool:
     return word == "true"
 
 
+@described({"type": "string", "format": "uuid", "pattern": f"^{UUID_ANY_CASE}$"})
 def uuid_text(value: Any) -> str:
     """Read a UUID of any version in its usual form (8-4-4-4-12), returned in lower case."""
     if not (isinstance(value, str) and UUID.fullmatch(value)):
@@ -88,6 +152,7 @@ def uuid_text(value: Any) -> str:
     return value.lower()
 
 
+@described({"anyOf": [*boolean.schema["anyOf"], uuid_text.schema]})
 def boolean_or_uuid(value: Any) -> bool | str:
     """Read a truth value or a UUID."""
     try:
@@ -100,7 +165,7 @@ def boolean_or_uuid(value: Any) -> bool | str:
         raise Unfit("must be true, false or a UUID") from None
 
 
-def text(longest: int, shortest: int = 0) -> Read[str]:
+def text(longest: int, shortest: int = 0) -> Kind[str]:
     """Return the reader of a text of so many characters."""
 
     def read(value: Any) -> str:
@@ -112,9 +177,37 @@ def text(longest: int, shortest: int = 0) -> Read[str]:
             raise Unfit(f"must have at least {shortest} character(s)")
         return value
 
-    return read
+    return Kind(read, {"type": "string", "minLength": shortest, "maxLength": longest})
 
 
+def word(*words: str) -> Kind[str]:
+    """Return the reader of one of these words."""
+
+    def read(value: Any) -> str:
+        if value not in words:
+            raise Unfit(f"must be one of {', '.join(words)}")
+        return str(value)
+
+    return Kind(read, {"type": "string", "enum": list(words)})
+
+
+@described({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "format": "date"}]})
+def moment_ms(value: Any) -> int:
+    """Read a time, or a day (its beginning), of ISO 8601; without an offset, UTC. In milliseconds since 1970."""
+    found = MOMENT.fullmatch(value) if isinstance(value, str) else None
+    try:
+        if found is None:
+            raise ValueError
+        day, hours, fraction, offset = found["day"], found["time"] or "00:00", found["fraction"] or "", found["offset"]
+        offset = "+00:00" if offset in (None, "Z", "z") else offset
+        text = f"{day}T{hours}{offset}"
+        at = datetime.datetime.fromisoformat(text).astimezone(datetime.timezone.utc)
+        return calendar.timegm(at.timetuple()) * 1000 + int(f"{fraction:0<3.3}" or "0")
+    except (ValueError, OverflowError):
+        raise Unfit("must be a time, like 2027-01-31T09:30:00Z, or a day, like 2027-01-31") from None
+
+
+@described({"type": "string", "format": "base64", "contentEncoding": "base64", "minLength": 1})
 def base64_bytes(value: Any) -> bytes:
     """Read base64 of the usual alphabet, padded; line breaks and a `data:` prefix are allowed. Empty is unfit."""
     if not isinstance(value, str):
@@ -141,8 +234,8 @@ class Reader:
         self._mistakes: list[Mistake] = []
 
     def sent(self, name: str) -> bool:
-        """Whether anything but an empty text was sent under the name."""
-        return any(value != "" for value in self.body.values(name))
+        """Whether anything but an empty text or array was sent under the name."""
+        return any(value not in ("", []) for value in self.body.values(name))
 
     def one(self, name: str, read: Read[T]) -> T | None:
         """Return the value of that name, None where it is absent or unfit; sent twice, it is a mistake."""
@@ -150,7 +243,7 @@ class Reader:
         if len(values) > 1:
             self.mistake(name, f"given {len(values)} times; once is allowed")
             return None
-        return self._fit(name, values[0], read) if values else None
+        return self.fit(name, values[0], read) if values else None
 
     def flag(self, name: str) -> bool:
         """Return the truth value of that name, false where it is absent or unfit."""
@@ -168,7 +261,7 @@ class Reader:
         if len(values) > most:
             self.mistake(name, f"{len(values)} values; the limit is {most}")
             return ()
-        found = [self._fit(f"{name}[{index}]", value, read) for index, value in enumerate(values)]
+        found = [self.fit(f"{name}[{index}]", value, read) for index, value in enumerate(values)]
         return tuple(value for value in found if value is not None)
 
     def mistake(self, name: str, reason: str) -> None:
@@ -181,7 +274,8 @@ class Reader:
         if self._mistakes:
             raise InvalidSchema(*self._mistakes)
 
-    def _fit(self, name: str, value: Any, read: Read[T]) -> T | None:
+    def fit(self, name: str, value: Any, read: Read[T]) -> T | None:
+        """Return the value, read; None where it is unfit, which is noted."""
         try:
             return read(value)
         except Unfit as error:
@@ -201,9 +295,15 @@ class Reader:
         files = self.body.files.get(name, ())
         return (files[0] or None) if files else None
 
+    def files(self, name: str, most: int) -> tuple[bytes, ...]:
+        """Return the files of that name in their order, empty ones too; of JSON, from an array of base64."""
+        if self.body.json is not None:
+            return self.many(name, base64_bytes, most) if self.sent(name) else ()
+        return self.body.files.get(name, ())
+
     def only_files(self, most: Mapping[str, int]) -> None:
         """Raise UnexpectedField for a file under a name that `most` does not hold, or more than it allows of one."""
-        expected = ", ".join(most)
+        expected = ", ".join(most) or "none"
         mistakes = [
             Mistake(shown(name), f"{len(files)} files; the limit is {most[name]}")
             if name in most
@@ -215,10 +315,10 @@ class Reader:
             raise UnexpectedField(*mistakes[:MOST_MISTAKES])
 
 
-def no_image(body: Body) -> NoImage:
-    """Return the refusal of a request without a picture, with the likeliest cause."""
-    if body.texts.get("image"):
-        return NoImage(Mistake("image", "sent as a text; a picture is sent as a file, with a filename"))
-    if "image" in body.files:
-        return NoImage(Mistake("image", "the file is empty"))
-    return NoImage(Mistake("image", "neither image nor embedding was sent"))
+def no_image(body: Body, name: str, *others: str) -> NoImage:
+    """Return the refusal of a request without a picture (nor what may stand for one), with the likeliest cause."""
+    if body.texts.get(name):
+        return NoImage(Mistake(name, "sent as a text; a picture is sent as a file, with a filename"))
+    if name in body.files:
+        return NoImage(Mistake(name, "the file is empty"))
+    return NoImage(Mistake(name, f"neither {' nor '.join((name, *others))} was sent" if others else "was not sent"))

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import base64
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from edge import errors
 from edge.errors import AccessDenied, Refusal
-from edge.recognition import CreateResult, FaceResult, Seen
-from edge.types import Box, Embedding, Person, PersonCreate, Pose, Reason, Verdict, WantedParts
+from edge.matching import Ranked
+from edge.recognition import ActionResult, Comparison, CreateResult, FaceResult, Inspected, Seen
+from edge.types import Box, Embedding, FeatureBound, Person, PersonCreate, Pose, Reason, Verdict, WantedParts
 
 ImageUrl = Callable[[Person], str | None]
 """The address of a person's picture; None where none was kept."""
 
+
+class InvalidCredentials(AccessDenied):
+    """No user of that address, or not their password: told alike."""
+
+    message = "invalid user credentials"
+
+
 STATUS_OF_REFUSAL: Mapping[type[Refusal], int] = {
     errors.AccessDenied: 401,
     errors.ScopeMissing: 403,
+    InvalidCredentials: 403,
     errors.TooManyAttempts: 429,
     errors.BodyTooLarge: 413,
     errors.ItemNotFound: 404,
@@ -27,8 +36,8 @@ STATUS_OF_REFUSAL: Mapping[type[Refusal], int] = {
 }
 """Every other refusal is the caller's to mend: 400."""
 
-RETRY_AFTER_SECONDS = 1
-"""For 503: the line of waiting pictures is worked off in about a second."""
+RETRY_AFTER_SECONDS: Mapping[int, int] = {429: 60, 503: 1}
+"""Attempts are counted over a minute; the line of waiting pictures is worked off in about a second."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +53,19 @@ class Answer:
 
 def refusal(error: Refusal) -> Answer:
     """Return the answer to a declined request. All kinds of wrong tokens look alike: no reasons are given."""
-    status = next((STATUS_OF_REFUSAL[kind] for kind in type(error).__mro__ if kind in STATUS_OF_REFUSAL), 400)
+    status = status_of(type(error))
     body: dict[str, Any] = {"message": error.message, "status": "error"}
     if isinstance(error, AccessDenied):
         body["status"] = "failed"
     elif error.mistakes:
         body["errors"] = [{"field": mistake.field, "reason": mistake.reason} for mistake in error.mistakes]
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else {}
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS[status])} if status in RETRY_AFTER_SECONDS else {}
     return Answer(status, body, headers=headers)
+
+
+def status_of(refusal: type[Refusal]) -> int:
+    """Return the status code of a kind of refusal."""
+    return next((STATUS_OF_REFUSAL[kind] for kind in refusal.__mro__ if kind in STATUS_OF_REFUSAL), 400)
 
 
 def fault() -> Answer:
@@ -65,12 +79,12 @@ def person_created(
     """Return the answer of /person/create, in either reading of the status codes."""
     short: dict[str, Any] = {
         "faces_total": result.faces_total,
-        "message": _message(result),
+        "message": _message(result.faces_total, result.processed, result.undecodable),
         "spent": spent_ms,
         "status": "ok",
     }
     if result.undecodable is not None:
-        short["errors"] = [{"field": m.field, "reason": m.reason} for m in result.undecodable.mistakes]
+        short["errors"] = _mistakes(result.undecodable)
     wanted = request.wanted
     if request.embedding_only:
         if result.embeddings:
@@ -98,14 +112,18 @@ def person_created(
     return Answer(200 if recorded else 201, full)
 
 
-def _message(result: CreateResult) -> str:
-    if result.undecodable is not None:
-        return result.undecodable.message
-    if result.faces_total == 0:
+def _message(faces_total: int, processed: int, undecodable: Refusal | None) -> str:
+    if undecodable is not None:
+        return undecodable.message
+    if faces_total == 0:
         return "no faces found"
-    if result.processed == 0:
-        return f"{result.faces_total} faces detected, but they are too small"
-    return f"{result.processed} face(s) successfully processed"
+    if processed == 0:
+        return f"{faces_total} faces detected, but they are too small"
+    return f"{processed} face(s) successfully processed"
+
+
+def _mistakes(refusal: Refusal, name: str | None = None) -> list[dict[str, str]]:
+    return [{"field": name or mistake.field, "reason": mistake.reason} for mistake in refusal.mistakes]
 
 
 def _kept(one: FaceResult, status: str, wanted: WantedParts, image_url: ImageUrl) -> dict[str, Any]:
@@ -124,17 +142,29 @@ def _matched(one: FaceResult, wanted: WantedParts, image_url: ImageUrl) -> dict[
 
 
 def _rejected(one: FaceResult, wanted: WantedParts) -> dict[str, Any]:
-    answer: dict[str, Any] = {"reasons": [_reason(reason) for reason in one.reasons], "threshold": one.threshold}
+    answer: dict[str, Any] = {"reasons": [reason(why) for why in one.reasons], "threshold": one.threshold}
     if one.seen:
         answer["bbox"] = bbox(one.seen.box)
-    if one.candidate and one.score is not None:
-        answer["candidate"] = {
-            "person_id": one.candidate.person_id,
-            "list_id": one.candidate.list_id,
-            "fields": [*one.candidate.fields],
-            "score": _rounded(one.score),
-        }
-    return {**answer, **_parts(one.seen, wanted)}
+    return {**answer, **_candidate(one), **_parts(one.seen, wanted)}
+
+
+def _candidate(one: FaceResult) -> dict[str, Any]:
+    """Return whom an uncertain face may be; nothing of any other."""
+    if one.candidate is None or one.score is None:
+        return {}
+    answer = {"candidate": _suspect(one.candidate, one.score)}
+    if one.rival is not None:
+        answer["rival"] = _suspect(one.rival.candidate.person, one.rival.score)
+    return answer
+
+
+def _suspect(person: Person, score: float) -> dict[str, Any]:
+    return {
+        "person_id": person.person_id,
+        "list_id": person.list_id,
+        "fields": [*person.fields],
+        "score": _rounded(score),
+    }
 
 
 def _embedded(one: Seen | Embedding, wanted: WantedParts, pack_id: str) -> dict[str, Any]:
@@ -146,6 +176,81 @@ def _embedded(one: Seen | Embedding, wanted: WantedParts, pack_id: str) -> dict[
         if wanted.features:
             answer["features"] = [*one.features]
     return answer
+
+
+def acted(result: ActionResult, wanted: WantedParts, *, spent_ms: int, image_url: ImageUrl) -> Answer:
+    """Return the answer of /action."""
+    body: dict[str, Any] = {
+        "faces_total": result.faces_total,
+        "message": _message(result.faces_total, len(result.results), result.undecodable),
+        "spent": spent_ms,
+        "status": "ok",
+        "results": [_acted(one, wanted, image_url) for one in result.results],
+        "persons_new": sum(one.verdict is Verdict.ADD for one in result.results),
+    }
+    if result.undecodable is not None:
+        body["errors"] = _mistakes(result.undecodable)
+    return Answer(200, body)
+
+
+def _acted(one: FaceResult, wanted: WantedParts, image_url: ImageUrl) -> dict[str, Any]:
+    assert one.seen is not None, "an action is taken on a picture"
+    answer: dict[str, Any] = {
+        "matches": [found_person(match, image_url) for match in one.matches],
+        "threshold": one.threshold,
+        "reasons": [reason(why) for why in one.reasons],
+        "bbox": bbox(one.seen.box),
+        **_candidate(one),
+        **_parts(one.seen, wanted),
+    }
+    if wanted.features:
+        answer["features"] = [*one.seen.features]
+    if one.person and one.verdict is Verdict.ADD:
+        answer["added"] = person(one.person, image_url)
+    return answer
+
+
+def found_person(match: Ranked, image_url: ImageUrl) -> dict[str, Any]:
+    """Return somebody who was found: their record, with the score of the match."""
+    return {**person_record(match.candidate.person, image_url), "score": _rounded(match.score)}
+
+
+def detected(pictures: Sequence[Inspected], wanted: WantedParts, *, spent_ms: int) -> Answer:
+    """Return the answer of /detect: a list of faces for each picture."""
+    return Answer(200, _inspected(pictures, wanted, spent_ms))
+
+
+def compared(comparison: Comparison, wanted: WantedParts, *, spent_ms: int) -> Answer:
+    """Return the answer of /compare."""
+    body = _inspected((comparison.first, comparison.second), wanted, spent_ms)
+    score = None if comparison.score is None else _rounded(comparison.score)
+    return Answer(200, {**body, "score": score, "match": comparison.match, "threshold": comparison.threshold})
+
+
+def _inspected(pictures: Sequence[Inspected], wanted: WantedParts, spent_ms: int) -> dict[str, Any]:
+    faces_total = sum(one.look.faces_total for one in pictures)
+    processed = sum(len(one.look.seen) for one in pictures)
+    refused = [(number, one.undecodable) for number, one in enumerate(pictures) if one.undecodable is not None]
+    body: dict[str, Any] = {
+        "faces_total": faces_total,
+        "message": _message(faces_total, processed, refused[0][1] if refused and not faces_total else None),
+        "spent": spent_ms,
+        "status": "ok",
+        "results": [[_face(seen, wanted) for seen in one.look.seen] for one in pictures],
+    }
+    if refused:
+        body["errors"] = [error for number, one in refused for error in _mistakes(one, f"images[{number}]")]
+    return body
+
+
+def _face(seen: Seen, wanted: WantedParts) -> dict[str, Any]:
+    face = {"score": _rounded(seen.face.detection.score), **_pose(seen.face.pose), **_parts(seen, wanted)}
+    return {**face, "features": [*seen.features]} if wanted.features else face
+
+
+def person(person: Person, image_url: ImageUrl) -> dict[str, Any]:
+    """Return a person's record as it stands for itself."""
+    return {**person_record(person, image_url), "status": "init"}
 
 
 def person_record(person: Person, image_url: ImageUrl) -> dict[str, Any]:
@@ -199,7 +304,14 @@ def bbox(box: Box) -> dict[str, int]:
     return {"x": round(box.x), "y": round(box.y), "w": round(box.width), "h": round(box.height)}
 
 
-def _reason(reason: Reason) -> dict[str, Any]:
+def bound(feature: FeatureBound) -> dict[str, Any]:
+    """Return a feature and its bounds, as a request may have them."""
+    bounds = {"min": feature.least, "max": feature.most}
+    return {"name": feature.name, **{name: value for name, value in bounds.items() if value is not None}}
+
+
+def reason(reason: Reason) -> dict[str, Any]:
+    """Return why a face was not added."""
     return {"check": reason.check, "value": _rounded(reason.value), "limit": _rounded(reason.limit)}
 
 

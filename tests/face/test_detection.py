@@ -300,6 +300,10 @@ def test_a_portraits_face_is_found_where_it_is(
     assert overlap(best.box, face_boxes[name]) > 0.6
     right_eye, left_eye, nose, mouth, right_ear, left_ear = best.points
     assert right_eye[0] < nose[0] < left_eye[0], "the subject's right is on the picture's left"
+    low, high = (best.box.x, best.box.y), (best.box.x + best.box.width, best.box.y + best.box.height)
+    for point in (right_eye, left_eye, nose, mouth):
+        assert np.all(low < point)
+        assert np.all(point < high)
     assert right_ear[0] < right_eye[0] < left_eye[0] < left_ear[0]
     assert max(right_eye[1], left_eye[1]) < nose[1] < mouth[1]
 

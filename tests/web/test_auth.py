@@ -293,6 +293,7 @@ def test_times_that_are_refused(auth: Authenticator, changes: dict[str, int], re
         {"iat": NOW + LEEWAY},
         {"nbf": NOW + LEEWAY},
         {"exp": NOW + LONGEST},
+        {"exp": NOW + LONGEST + LEEWAY},
         {"iat": NOW - LONGEST + 3600},
     ],
 )
@@ -311,6 +312,15 @@ def test_a_clock_set_to_1970_revives_no_token(
     assert refused(auth, token) == "expired"
     restarted = Authenticator(Keys([KEY]), Access(tmp_path / "access.sqlite3"), clock, max_valid_seconds=LONGEST)
     good(restarted, auth.issue("ann", frozenset({Scope.READ}), 60))
+
+
+@pytest.mark.parametrize("year_seconds", [1_000_000_000, 4_100_000_000])
+def test_times_are_judged_by_our_clock_and_not_by_the_systems(
+    auth: Authenticator, clock: Clock, year_seconds: int
+) -> None:
+    clock.seconds = year_seconds
+    good(auth, auth.issue("ann", frozenset({Scope.READ}), 60))
+    good(auth, signed(iat=year_seconds, nbf=year_seconds, exp=year_seconds + 60))
 
 
 def test_while_the_clock_is_set_back_new_tokens_are_good_and_old_ones_go_on(auth: Authenticator, clock: Clock) -> None:
@@ -550,7 +560,7 @@ def test_a_file_that_holds_no_keys_is_refused_and_left_alone(tmp_path: Path, con
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Unusable, match="No such file"):
+    with pytest.raises(Unusable, match="cannot be made: No such file"):
         Keys.load_or_create(tmp_path / "nowhere" / "keys.json")
 
 

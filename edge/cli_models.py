@@ -1,0 +1,256 @@
+"""The verbs of the `edge` command that are about model packs: models list, show, add, use; reembed."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from edge import catalogue, daemon, errors, packs, reembedding
+from edge.config import Config
+from edge.errors import GalleryUnusable, PackUnusable
+from edge.gallery import reembedding as rows
+from edge.gallery import spool
+from edge.reembedding import Progress
+from edge.types import InputSpec, Pack
+
+BAR_COLUMNS = 30
+"""Of the progress bar: with its numbers it fits a terminal of 80."""
+
+BAR_SECONDS = 0.2
+"""Between two drawings in a terminal."""
+
+LINE_SHARE = 0.1
+"""Between two lines where the output is not a terminal but a log."""
+
+SWITCH_SECONDS = 120.0
+"""For the service to notice, finish its requests (10 s) and start again (seconds, on a small board twenty)."""
+
+NICE = 19
+"""The service comes first: this is work for idle cores."""
+
+EXIT_DONE, EXIT_REFUSED = 0, 1
+
+
+def add_parsers(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verbs to the command's."""
+    models = verbs.add_parser("models", help="list, show, add and choose model packs")
+    actions = models.add_subparsers(required=True, metavar="ACTION")
+    listed = actions.add_parser("list", parents=[common], help="list the packs and which of them answers")
+    listed.set_defaults(run=_list)
+    shown = actions.add_parser("show", parents=[common], help="show what a pack is made of")
+    shown.add_argument("name", metavar="NAME", help="as `edge models list` prints it")
+    shown.set_defaults(run=_show)
+    added = actions.add_parser("add", parents=[common], help="check a pack, try it and copy it into the data folder")
+    added.add_argument("source", type=Path, metavar="FOLDER|ZIP", help="with a pack.json in it")
+    added.set_defaults(run=_add)
+    used = actions.add_parser("use", parents=[common], help="choose the pack that is to answer")
+    used.add_argument("name", metavar="NAME", help="as `edge models list` prints it")
+    used.set_defaults(run=_use)
+
+    again = verbs.add_parser(
+        "reembed",
+        parents=[common],
+        help="make the persons' templates anew for the chosen pack, from the kept pictures, while the old one answers",
+    )
+    again.add_argument("--dry-run", action="store_true", help="only say how many, and who cannot be")
+    again.set_defaults(run=_reembed)
+
+
+# --- packs ---
+
+
+def _list(settings: Config, _: argparse.Namespace) -> int:
+    folders = daemon.pack_folders(settings)
+    wanted = packs.wanted(settings.data.folder, settings.models.pack)
+    answers = _in_force(settings)
+    for name, folder in catalogue.packs(folders).items():
+        mark = "*" if name == answers else "+" if name == wanted else " "
+        try:
+            pack = catalogue.load(folder, folders)
+            print(f"{mark} {name:20}  {pack.id:20}  {pack.description}")
+        except PackUnusable as unusable:
+            print(f"{mark} {name:20}  cannot be used: {errors.sentences(unusable.mistakes).strip()}")
+    print("\n* answers" + ("" if wanted == answers else f"\n+ chosen; `edge reembed` lets it answer ({wanted})"))
+    return EXIT_DONE
+
+
+def _in_force(settings: Config) -> str | None:
+    with contextlib.suppress(PackUnusable):
+        return packs.in_force(settings.data.folder, settings.models.pack, daemon.pack_folders(settings))
+    return None
+
+
+def _show(settings: Config, options: argparse.Namespace) -> int:
+    pack = catalogue.find(options.name, daemon.pack_folders(settings))
+    embedder = pack.embedder
+    print(f"{pack.name}: {pack.description}")
+    print(f"  folder         {pack.folder}")
+    print(f"  id             {pack.id} (vectors compare with those of packs of the same id)")
+    print(f"  detector       {pack.detector.decoding}{_lender(pack, pack.detector.inputs[0][0].path)}")
+    for file, spec in pack.detector.inputs:
+        _show_file(file.path, spec)
+    print(f"  landmarks      face mesh{_lender(pack, pack.landmarks.file.path)}")
+    _show_file(pack.landmarks.file.path, pack.landmarks.input)
+    cohort = f"cohort of {len(embedder.cohort.vectors)}" if embedder.cohort else "no cohort"
+    crops = f"{len(embedder.probe_crops)} crops of a probe, {len(embedder.template_crops)} of a template"
+    print(f"  embedder       {embedder.vector_length} numbers, {crops}, {cohort}{_lender(pack, embedder.file.path)}")
+    _show_file(embedder.file.path, embedder.input)
+    print("  similarity     at a false match rate of")
+    for point in embedder.operating_points:
+        print(f"    {point.similarity:8.4f}     {point.fmr:g}")
+    return EXIT_DONE
+
+
+def _show_file(path: Path, spec: InputSpec) -> None:
+    size = path.stat().st_size / 1e6
+    print(f"    {path.name:24} {spec.rows} x {spec.columns} {spec.colour}, {size:.1f} MB")
+
+
+def _lender(pack: Pack, path: Path) -> str:
+    """Return whose the role is, if it is not the pack's own."""
+    return "" if path.parent == pack.folder else f" (of the pack {path.parent.name})"
+
+
+def _add(settings: Config, options: argparse.Namespace) -> int:
+    daemon.make_data_folder(settings.data.folder)
+    folders = daemon.pack_folders(settings)
+    pack = packs.add(options.source, folders[0], folders, daemon.networks(settings))
+    print(f"added {pack.name} ({pack.id}); `edge models use {pack.name}` chooses it")
+    return EXIT_DONE
+
+
+def _use(settings: Config, options: argparse.Namespace) -> int:
+    data_folder, folders = settings.data.folder, daemon.pack_folders(settings)
+    if settings.models.pack is not None:
+        reason = f"is set to '{settings.models.pack}', which comes before a choice; set it to auto"
+        raise errors.ConfigMistakes(errors.Mistake("models.pack", reason))
+    pack = catalogue.find(options.name, folders)
+    packs.try_out(pack, daemon.networks(settings))
+    daemon.build_analyser(pack, settings)  # has it the detector's input that is set?
+    daemon.make_data_folder(data_folder)
+    packs.choose(data_folder, options.name)
+    if rows.answering(data_folder) == pack.id:  # what was embedded for a choice that is taken back is of no use
+        spool.discard(data_folder)
+    if _in_force(settings) == options.name:
+        print(f"{options.name} is chosen; a running service takes it within seconds")
+        return EXIT_DONE
+    pending, without = _prospect(data_folder, pack.id)
+    print(f"{options.name} is chosen. The persons' templates are of another pack, which goes on answering until")
+    none = sum(not person.has_picture for person in without)
+    print(f"`edge reembed` has made them anew: {pending} from kept pictures. Of {none} persons no picture was kept.")
+    return EXIT_DONE
+
+
+# --- reembed ---
+
+
+def _reembed(settings: Config, options: argparse.Namespace) -> int:
+    data_folder = settings.data.folder
+    pack = daemon.wanted_pack(settings)
+    try:
+        pending, without = _prospect(data_folder, pack.id)
+    except FileNotFoundError:
+        print("there is no gallery yet: nothing to do")
+        return EXIT_DONE
+    if options.dry_run or (not pending and rows.answering(data_folder) in (None, pack.id)):
+        print(f"{pending} templates are to be made for {pack.name}, from kept pictures")
+        _print_unreached([person for person in without if not person.has_picture or not pending])
+        return EXIT_DONE
+    with reembedding.alone(data_folder):
+        os.nice(NICE)
+        embed = daemon.picture_embedder(daemon.build_analyser(pack, settings), settings)
+        with _drawn(f"embedding for {pack.name}") as draw:
+            for progress in reembedding.embed_all(data_folder, pack.id, embed):
+                draw(progress)
+        reembedding.mark_ready(data_folder, pack.id)
+        try:
+            reembedding.take_over(data_folder, pack.id, embed)
+        except GalleryUnusable:  # it is the service's
+            if not _taken_over_by_service(data_folder, pack.id):
+                return EXIT_REFUSED
+    print(f"{pack.name} answers now")
+    with rows.reading(data_folder) as gallery:
+        _print_unreached(list(rows.unreached(gallery, pack.id)))
+    return EXIT_DONE
+
+
+def _prospect(data_folder: Path, pack_id: str) -> tuple[int, list[rows.Unreached]]:
+    """Return how many templates can be made anew, and who has none of the pack yet."""
+    with rows.reading(data_folder) as gallery:
+        return sum(1 for _ in rows.pending(gallery, pack_id)), list(rows.unreached(gallery, pack_id))
+
+
+def _taken_over_by_service(data_folder: Path, pack_id: str) -> bool:
+    """Wait until the service has switched; False if it does not."""
+    print("waiting for the service to switch", file=sys.stderr)
+    deadline = time.monotonic() + SWITCH_SECONDS
+    while rows.is_ready(data_folder, pack_id):
+        if time.monotonic() >= deadline:
+            print(
+                f"edge: the service has not switched within {SWITCH_SECONDS:g} s. Everything is embedded; it switches"
+                " at its next start if its setting models.pack is auto or names this pack",
+                file=sys.stderr,
+            )
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def _print_unreached(persons: Sequence[rows.Unreached]) -> None:
+    if not persons:
+        return
+    print(f"\nNot recognised by it, but on record and known to their old pack ({len(persons)}):")
+    for person in persons:
+        reason = "no face was found in the kept picture" if person.has_picture else "no picture was kept"
+        print(f"  {person.person_id}  {person.list_name}: {reason}")
+
+
+class _Drawn:
+    """A progress bar: drawn over itself in a terminal, a line now and then in a log. No dependency for so little."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._is_terminal = sys.stderr.isatty()
+        self._started = self._next = time.monotonic()
+        self._next_share = 0.0
+        self._first_done: int | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        share = progress.done / progress.total if progress.total else 1.0
+        if self._first_done is None:
+            self._first_done = progress.done  # what an earlier run did says nothing of this one's speed
+        if self._is_terminal and (time.monotonic() >= self._next or share == 1):
+            self._next = time.monotonic() + BAR_SECONDS
+            bar = "#" * round(share * BAR_COLUMNS)
+            print(f"\r{self._label} [{bar:.<{BAR_COLUMNS}}] {self._numbers(progress)}\033[K", end="", file=sys.stderr)
+        elif not self._is_terminal and share >= self._next_share:
+            self._next_share = min(1.0, share + LINE_SHARE) if share < 1 else 2.0
+            print(f"{self._label}: {self._numbers(progress)}", file=sys.stderr, flush=True)
+
+    def _numbers(self, progress: Progress) -> str:
+        done_now = progress.done - (self._first_done or 0)
+        numbers = f"{progress.done}/{progress.total}"
+        if done_now and progress.done < progress.total:
+            seconds = (time.monotonic() - self._started) / done_now * (progress.total - progress.done)
+            numbers += f", {seconds / 60:.0f} min left" if seconds >= 90 else f", {seconds:.0f} s left"
+        return numbers
+
+    def finish(self) -> None:
+        """Leave the bar's line."""
+        if self._is_terminal:
+            print(file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _drawn(label: str) -> Iterator[_Drawn]:
+    drawn = _Drawn(label)
+    try:
+        yield drawn
+    finally:
+        drawn.finish()

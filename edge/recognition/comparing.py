@@ -1,0 +1,73 @@
+"""POST /detect and /compare: what pictures show, compared with nobody or with each other. Nothing is recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge import matching
+from edge.errors import PictureTooSmall, Refusal, UnknownPicture
+from edge.recognition.faces import Look, look
+from edge.recognition.requests import CompareRequest, DetectRequest
+from edge.recognition.room import Room
+from edge.types import NewPersonLimits, WantedParts
+
+
+@dataclass(frozen=True, eq=False)
+class Inspected:
+    """What one picture shows, or why it shows nothing."""
+
+    look: Look
+    undecodable: Refusal | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The outcome of /compare. No score: one of the pictures shows no face."""
+
+    first: Inspected
+    second: Inspected
+    score: float | None
+    threshold: float
+
+    @property
+    def match(self) -> bool:
+        """Whether both show the same person."""
+        return self.score is not None and self.score >= self.threshold
+
+
+def detect(room: Room, request: DetectRequest) -> tuple[Inspected, ...]:
+    """Find the faces of each picture. Raises TooBusy."""
+    with room.workers.admitted():
+        return tuple(
+            _inspected(room, data, request.wanted, multi=request.multi, with_templates=False) for data in request.images
+        )
+
+
+def compare(room: Room, request: CompareRequest) -> Comparison:
+    """Compare the largest faces of two pictures, or where `multi`, every face with every other: the best score counts.
+
+    Templates are compared with templates, so that it does not matter which picture comes first. They are made of more
+    crops than a probe, so a score errs no more often than the calibration (of probes against templates) says.
+    Raises TooBusy.
+    """
+    with room.workers.admitted():
+        first, second = (
+            _inspected(room, data, request.wanted, multi=request.multi, with_templates=True) for data in request.images
+        )
+    scores = [
+        room.calibration.score(matching.similarity(one.embedding, other.embedding, room.cohort_weight))
+        for one in first.look.seen
+        for other in second.look.seen
+        if one.embedding is not None and other.embedding is not None
+    ]
+    threshold = room.policy(NewPersonLimits(threshold=request.threshold)).at(1).match
+    return Comparison(first, second, max(scores, default=None), threshold)
+
+
+def _inspected(room: Room, data: bytes, wanted: WantedParts, *, multi: bool, with_templates: bool) -> Inspected:
+    try:
+        picture = room.decoded(data)
+    except (UnknownPicture, PictureTooSmall) as refusal:
+        return Inspected(Look(0, ()), refusal)
+    with room.workers.one() as worker:
+        return Inspected(look(room, worker, picture, wanted, multi=multi, with_templates=with_templates))

@@ -1,0 +1,140 @@
+"""The faces of a picture as callers want them reported, and the pictures and templates that are kept of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edge.face import image
+from edge.face.analysis import Analyser, Face
+from edge.recognition.room import Room
+from edge.types import Box, Embedding, FeatureBound, Picture, Template, WantedParts
+
+THUMB_GROWTH, THUMB_PIXELS, THUMB_QUALITY = 1.3, 256, 85
+"""The contract's thumb: the box grown by 30 %, at most 256 pixels."""
+
+NORMALIZED_QUALITY = 95
+"""The aligned crop is for looking at and for embedding elsewhere: nearly without loss."""
+
+PORTRAIT_GROWTH = 2.0
+"""The picture kept of a person: the tight box doubled holds the whole head, and all that any pack's crop shows."""
+
+SIGHTING_PIXELS, SIGHTING_QUALITY = 160, 80
+"""A sighting's picture is for a person to recognise at a glance; about 6 KB."""
+
+FEATURE_VERSION = "1"
+"""Rises when a measure's scale changes, so that a client can tell old numbers from new ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A face as the caller wants it reported: JPEGs and numbers, nothing that refers to the picture."""
+
+    face: Face
+    box: Box
+    """Within the picture."""
+    thumb: bytes | None
+    normalized: bytes | None
+    features: tuple[Mapping[str, Any], ...]
+    embedding: Embedding | None
+    """The template's, where it was asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What was found in a picture: all faces counted, those of sufficient size described, the largest first."""
+
+    faces_total: int
+    seen: tuple[Seen, ...]
+
+
+def look(
+    room: Room,
+    worker: Analyser,
+    picture: Picture,
+    wanted: WantedParts,
+    *,
+    multi: bool,
+    pose: tuple[float | None, float | None] = (None, None),
+    with_templates: bool = False,
+) -> Look:
+    """Find the faces and describe them as wanted: all of sufficient size, or the largest, posed as the caller says."""
+    settings = room.settings
+    faces = worker.faces(picture, size=settings.detector_size, presence_floor=settings.presence_floor)
+    chosen = [face for face in faces if face.measures.size >= settings.min_face_pixels]
+    if not multi:
+        chosen = [face.with_pose(*pose) for face in chosen[:1]]
+    return Look(len(faces), tuple(_seen(worker, picture, face, wanted, with_templates) for face in chosen))
+
+
+def _seen(worker: Analyser, picture: Picture, face: Face, wanted: WantedParts, with_template: bool) -> Seen:
+    rows, columns = picture.shape[:2]
+    box, points = face.landmarks.box, face.landmarks.points
+    thumb = normalized = None
+    if wanted.thumb:
+        thumb = _jpeg_of(picture, box.grown(THUMB_GROWTH), THUMB_PIXELS, THUMB_QUALITY)
+    if wanted.normalized:
+        normalized = image.encode_jpeg(worker.embedder.crop(picture, points), quality=NORMALIZED_QUALITY)
+    return Seen(
+        face=face,
+        box=box.within(columns, rows),
+        thumb=thumb,
+        normalized=normalized,
+        features=_features(face, wanted.features),
+        embedding=worker.embedder.template(picture, points) if with_template else None,
+    )
+
+
+def _features(face: Face, bounds: Sequence[FeatureBound]) -> tuple[Mapping[str, Any], ...]:
+    """Return the features that were asked for, as they are kept with the record."""
+    return tuple(
+        {
+            "name": bound.name,
+            "version": FEATURE_VERSION,
+            "result": round(face.measures.value(bound.name), 4),
+            "confidence": f"{face.landmarks.presence:.4f}",
+            "spent": face.measured_ms,
+        }
+        for bound in bounds
+    )
+
+
+# --- what is kept ---
+
+
+def template_of(room: Room, worker: Analyser, picture: Picture, seen: Seen, *, drop_image: bool) -> Template:
+    """Return what is kept of a face to recognise it, the portrait with it unless no picture may be kept."""
+    embedding = seen.embedding or worker.embedder.template(picture, seen.face.landmarks.points)
+    kept = None
+    if not drop_image:
+        box = seen.face.landmarks.box.grown(PORTRAIT_GROWTH)
+        kept = _jpeg_of(picture, box, room.settings.portrait_pixels, room.settings.portrait_quality)
+    return Template(embedding, room.pack_id, seen.face.measures.sharpness, kept)
+
+
+def whole_jpeg(room: Room, picture: Picture) -> bytes:
+    """Return the whole picture, made as small as a portrait."""
+    small = image.shrunk(picture, longest=room.settings.portrait_pixels)
+    return image.encode_jpeg(small, quality=room.settings.portrait_quality)
+
+
+def sighting_picture(room: Room, picture: Picture, box: Box, *, drop_image: bool) -> bytes | None:
+    """Return the small picture of a sighting, None where none may be kept."""
+    if drop_image or not room.settings.sighting_pictures:
+        return None
+    return _jpeg_of(picture, box.grown(THUMB_GROWTH), SIGHTING_PIXELS, SIGHTING_QUALITY)
+
+
+def thumb_of(room: Room, portrait: bytes) -> bytes:
+    """Return a portrait that was kept, made as small as a thumb."""
+    picture = image.decode(portrait, max_pixels=room.settings.max_pixels, min_side=1)
+    return image.encode_jpeg(image.shrunk(picture, longest=THUMB_PIXELS), quality=THUMB_QUALITY)
+
+
+def _jpeg_of(picture: Picture, box: Box, longest: int, quality: int) -> bytes:
+    """Return the part of the picture in the box; a face always meets its picture, so there is one."""
+    part = image.cut(picture, box, longest=longest)
+    return image.encode_jpeg(np.ascontiguousarray(part), quality=quality)

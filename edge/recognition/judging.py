@@ -1,0 +1,247 @@
+"""Search, decide and write: what becomes of the faces of one request, and who is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from edge import matching
+from edge.errors import ListNotFound, Refusal
+from edge.events import FaceSighted, ListAlertRaised, PersonAdded, PersonReplaced
+from edge.face.analysis import Analyser
+from edge.gallery.protocol import CANDIDATES, Outcome, Probe, TemplatesWanted
+from edge.matching import Identification, Ranked, ThresholdPolicy
+from edge.recognition.faces import Seen, sighting_picture, template_of
+from edge.recognition.room import Room
+from edge.types import (
+    Candidate,
+    Decision,
+    Embedding,
+    ListAlert,
+    NewPerson,
+    Person,
+    Picture,
+    Reason,
+    Sighting,
+    Template,
+    Verdict,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class FaceResult:
+    """What became of one face that was compared with lists."""
+
+    verdict: Verdict
+    threshold: float
+    person: Person | None
+    score: float | None
+    """Of the match, or of the candidate of an uncertain one."""
+    candidate: Person | None
+    """Whom an uncertain face may be."""
+    rival: Ranked | None
+    """The second person whom it fits nearly as well, where that is why it is uncertain."""
+    reasons: tuple[Reason, ...]
+    seen: Seen | None
+    """None where a vector came instead of a picture."""
+    matches: tuple[Ranked, ...] = ()
+    """Everybody of the lists that it matches, best first, as many as were asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class CreateResult:
+    """The outcome of /person/create."""
+
+    faces_total: int
+    processed: int
+    results: tuple[FaceResult, ...] = ()
+    embeddings: tuple[Seen | Embedding, ...] = ()
+    """Where only embeddings were asked for: a face each, or the vector that was sent."""
+    undecodable: Refusal | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One face on its way through a request."""
+
+    seen: Seen | None
+    embedding: Embedding
+    newcomer: NewPerson
+    reasons: tuple[Reason, ...]
+    sighting_picture: bytes | None
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """How the faces of a request are judged: against which lists, by which thresholds, and what may be written."""
+
+    search_lists: tuple[str, ...]
+    add_list: str | None
+    policy: ThresholdPolicy
+    verdict: Callable[[Identification, Sequence[Reason], int], Decision]
+    """From what the lists say, what the face misses, and its number in the request."""
+    source_id: str | None
+    group_id: str | None
+    persons: int = CANDIDATES
+    """Candidates of each face."""
+
+
+TemplateOf = Callable[[int], Template]
+"""Makes the template of the face of that number."""
+
+
+def subjects_of(
+    room: Room,
+    worker: Analyser,
+    picture: Picture,
+    faces: Sequence[Seen],
+    *,
+    newcomer: Callable[[Seen], NewPerson],
+    reasons: Callable[[Seen], tuple[Reason, ...]],
+    drop_image: bool,
+) -> list[Subject]:
+    """Return the faces of a picture, ready to be judged."""
+    return [
+        Subject(
+            seen=one,
+            embedding=worker.embedder.probe(picture, one.face.landmarks.points),
+            newcomer=newcomer(one),
+            reasons=reasons(one),
+            sighting_picture=sighting_picture(room, picture, one.box, drop_image=drop_image),
+        )
+        for one in faces
+    ]
+
+
+def templates_from(room: Room, picture: Picture, faces: Sequence[Seen], *, drop_image: bool) -> TemplateOf:
+    """Return what makes a face's template once it is known that one is needed."""
+
+    def make(number: int) -> Template:
+        with room.workers.one() as worker:
+            return template_of(room, worker, picture, faces[number], drop_image=drop_image)
+
+    return make
+
+
+def judge(
+    room: Room, judgement: Judgement, subjects: Sequence[Subject], template: TemplateOf
+) -> tuple[FaceResult, ...]:
+    """Search, decide and write in one step, and tell the listeners once it is on disk.
+
+    Templates are dear and made off the gallery's lock, so only for the faces that turn out to be written: the gallery
+    says which, has written nothing then, and decides anew.
+    """
+    judged: dict[int, Identification] = {}
+
+    def decide(number: int, list_size: int, candidates: Sequence[Candidate]) -> Decision:
+        judged[number] = matching.identify(candidates, judgement.policy.at(list_size), room.calibration)
+        return judgement.verdict(judged[number], subjects[number].reasons, number)
+
+    alerts = [_alerts(room, judgement, subject) for subject in subjects]
+    probes = [Probe(one.embedding, one.newcomer, None) for one in subjects]
+    outcomes: list[Outcome] | TemplatesWanted = TemplatesWanted(())
+    while isinstance(outcomes, TemplatesWanted):
+        for number in outcomes.numbers:
+            probes[number] = replace(probes[number], template=template(number))
+        outcomes = room.gallery.search_or_enrol(
+            judgement.search_lists, judgement.add_list, probes, decide, judgement.persons
+        )
+    results = tuple(_result(outcome, judged[number], subjects[number]) for number, outcome in enumerate(outcomes))
+    for subject, result, raised in zip(subjects, results, alerts, strict=True):
+        _tell(room, judgement, subject, result, raised)
+    return results
+
+
+def _result(outcome: Outcome, identification: Identification, subject: Subject) -> FaceResult:
+    decision, reasons = outcome.decision, subject.reasons
+    score, candidate = None, None
+    if decision.verdict in (Verdict.MATCH, Verdict.REPLACE) and identification.matched:
+        score = identification.matched.score
+    if decision.verdict is Verdict.REJECT and identification.uncertain:
+        score, candidate = identification.uncertain.score, identification.uncertain.candidate.person
+        reasons = (*reasons, _uncertainty(identification, score))
+    return FaceResult(
+        verdict=decision.verdict,
+        threshold=identification.thresholds.match,
+        person=outcome.person,
+        score=score,
+        candidate=candidate,
+        rival=identification.rival if decision.verdict is Verdict.REJECT else None,
+        reasons=reasons if decision.verdict is Verdict.REJECT else (),
+        seen=subject.seen,
+        matches=tuple(one for one in identification.ranked if one.score >= identification.thresholds.match),
+    )
+
+
+def _uncertainty(identification: Identification, score: float) -> Reason:
+    """Say what is missing: score to the threshold, or, where two people reach it, lead to the margin."""
+    if identification.lead is not None:
+        return Reason("uncertain_match", identification.lead, identification.thresholds.margin)
+    return Reason("uncertain_match", score, identification.thresholds.match)
+
+
+# --- telling ---
+
+
+@dataclass(frozen=True)
+class _Alert:
+    """What a group wants to hear of a face, and whom the list had it for, before anything was written."""
+
+    alert: ListAlert
+    found: Ranked | None
+
+
+def _alerts(room: Room, judgement: Judgement, subject: Subject) -> tuple[_Alert, ...]:
+    group = None if judgement.group_id is None else room.gallery.group(judgement.group_id)
+    raised = []
+    for alert in group.alerts if group else ():
+        try:
+            size = room.gallery.list_size(alert.list_id)
+            candidates = room.gallery.identify(alert.list_id, subject.embedding, 1)
+        except ListNotFound:  # deleted since the group was read, and its alert with it
+            continue
+        known = matching.identify(candidates, judgement.policy.at(size), room.calibration)
+        raised.append(_Alert(alert, known.matched))
+    return tuple(raised)
+
+
+def _tell(room: Room, judgement: Judgement, subject: Subject, result: FaceResult, alerts: Sequence[_Alert]) -> None:
+    person = result.person
+    if person and result.verdict is Verdict.ADD:
+        room.listeners.tell(PersonAdded(person.person_id, person.list_id))
+    if person and result.verdict is Verdict.REPLACE:
+        room.listeners.tell(PersonReplaced(person.person_id, person.list_id))
+    searched = judgement.search_lists[0] if judgement.search_lists else judgement.add_list
+    list_id = person.list_id if person else searched
+    if list_id is None:
+        return  # compared with nothing, so nothing was learnt
+    sighting = Sighting(
+        sighting_id=room.identifiers.new(),
+        time_ms=room.clock_ms(),
+        list_id=list_id,
+        source_id=judgement.source_id,
+        group_id=judgement.group_id,
+        verdict=result.verdict,
+        person_id=person.person_id if person else None,
+        score=result.score,
+        threshold=result.threshold,
+        box=subject.seen.box if subject.seen else None,
+        reasons=result.reasons,
+        picture=subject.sighting_picture,
+    )
+    room.listeners.tell(FaceSighted(sighting))
+    for one in alerts:
+        wanted = one.alert.on_found if one.found else one.alert.on_failed
+        if wanted:
+            room.listeners.tell(_raised(sighting, judgement, one, wanted))
+
+
+def _raised(sighting: Sighting, judgement: Judgement, alert: _Alert, wanted: object) -> ListAlertRaised:
+    return ListAlertRaised(
+        sighting=sighting,
+        group_id=judgement.group_id or "",
+        list_id=alert.alert.list_id,
+        wanted=wanted,
+        person_id=alert.found.candidate.person.person_id if alert.found else None,
+        score=alert.found.score if alert.found else None,
+    )

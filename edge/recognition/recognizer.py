@@ -1,0 +1,81 @@
+"""The door of the story: everything that callers ask of recognition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edge.events import Listeners
+from edge.gallery.identifiers import Identifiers
+from edge.gallery.protocol import Gallery
+from edge.matching import Calibration
+from edge.recognition import acting, comparing, enrolment, faces, fusion
+from edge.recognition.acting import ActionResult, Searched
+from edge.recognition.comparing import Comparison, Inspected
+from edge.recognition.fusion import FusionResult
+from edge.recognition.judging import CreateResult
+from edge.recognition.requests import ActionRequest, CompareRequest, DetectRequest, FusionRequest, VectorSearch
+from edge.recognition.room import Room, Settings, Workers
+from edge.types import PersonCreate
+
+
+class Recognizer:
+    """Finds, judges and compares faces, and keeps those that nobody knew."""
+
+    def __init__(
+        self,
+        *,
+        workers: Workers,
+        gallery: Gallery,
+        listeners: Listeners,
+        calibration: Calibration,
+        cohort_weight: float,
+        pack_id: str,
+        settings: Settings,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self._room = Room(
+            workers=workers,
+            gallery=gallery,
+            listeners=listeners,
+            calibration=calibration,
+            cohort_weight=cohort_weight,
+            pack_id=pack_id,
+            settings=settings,
+            clock_ms=clock_ms,
+            identifiers=Identifiers(clock_ms),
+        )
+
+    def create(self, request: PersonCreate) -> CreateResult:
+        """Keep the faces that the list does not know; see enrolment.create."""
+        return enrolment.create(self._room, request)
+
+    def act(self, request: ActionRequest) -> ActionResult:
+        """Search several lists, and add whom none of them knows; see acting.act."""
+        return acting.act(self._room, request)
+
+    def search(self, request: VectorSearch) -> tuple[Searched, ...]:
+        """Search several lists by vectors; see acting.search."""
+        return acting.search(self._room, request)
+
+    def detect(self, request: DetectRequest) -> tuple[Inspected, ...]:
+        """Find the faces of pictures; see comparing.detect."""
+        return comparing.detect(self._room, request)
+
+    def compare(self, request: CompareRequest) -> Comparison:
+        """Compare the faces of two pictures; see comparing.compare."""
+        return comparing.compare(self._room, request)
+
+    def fuse(self, request: FusionRequest) -> FusionResult:
+        """Add to what a person is recognised by; see fusion.fuse."""
+        return fusion.fuse(self._room, request)
+
+    def thumb(self, portrait: bytes) -> bytes:
+        """Return a stored portrait, made as small as a thumb."""
+        return faces.thumb_of(self._room, portrait)
+
+    def self_check(self) -> None:
+        """Send a blank picture through a worker and ask the gallery for its main list; hangs or raises if they do."""
+        room = self._room
+        with room.workers.one() as worker:
+            worker.warm_up(room.settings.detector_size)
+        room.gallery.find_list(room.gallery.main_list_id)

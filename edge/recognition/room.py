@@ -1,0 +1,119 @@
+"""What every part of the story works with: the analysers and their line, the gallery, the listeners, the numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from edge.errors import TooBusy
+from edge.events import Listeners
+from edge.face import image
+from edge.face.analysis import Analyser
+from edge.face.detection import Size
+from edge.gallery.identifiers import Identifiers
+from edge.gallery.protocol import Gallery
+from edge.matching import Calibration, ThresholdPolicy
+from edge.types import FeatureBound, Limit, NewPersonLimits, Picture
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The plain numbers of the story; default.conf says what each is."""
+
+    max_pixels: int
+    min_side_pixels: int
+    detector_size: Size
+    min_face_pixels: float
+    presence_floor: float
+    threshold: float | None
+    threshold_score: float | None
+    margin: float
+    false_positive_rate: float
+    square_min: float
+    yaw_max: float
+    pitch_max: float
+    limits: tuple[Limit, ...]
+    """The appliance's own, beside those that a request can name."""
+    portrait_pixels: int
+    portrait_quality: int
+    sighting_pictures: bool
+
+
+class Workers:
+    """As many analysers as pictures may be worked on at once, and a bounded line of those who wait for one."""
+
+    def __init__(self, analysers: Sequence[Analyser], *, max_waiting: int) -> None:
+        self._free: queue.SimpleQueue[Analyser] = queue.SimpleQueue()
+        for analyser in analysers:
+            self._free.put(analyser)
+        self._places = threading.Semaphore(len(analysers) + max_waiting)
+
+    @contextlib.contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Hold a place in the line for the length of a request; TooBusy at once if there is none."""
+        if not self._places.acquire(blocking=False):
+            raise TooBusy
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[Analyser]:
+        """Lend an analyser; only for who has been admitted, so the wait is as long as the line at most."""
+        analyser = self._free.get()
+        try:
+            yield analyser
+        finally:
+            self._free.put(analyser)
+
+
+@dataclass(frozen=True, eq=False)
+class Room:
+    """The parts, and the settings applied to what a request asked for."""
+
+    workers: Workers
+    gallery: Gallery
+    listeners: Listeners
+    calibration: Calibration
+    cohort_weight: float
+    pack_id: str
+    settings: Settings
+    clock_ms: Callable[[], int]
+    identifiers: Identifiers
+    """Of sightings."""
+
+    def decoded(self, data: bytes) -> Picture:
+        """Return the picture, upright. Raises UnknownPicture, PictureTooSmall."""
+        with self.workers.one():  # decoding keeps a core busy like any other stage
+            return image.decode(data, max_pixels=self.settings.max_pixels, min_side=self.settings.min_side_pixels)
+
+    def policy(self, asked: NewPersonLimits) -> ThresholdPolicy:
+        """Return the thresholds: the request's own, else the setting's."""
+        settings = self.settings
+        return ThresholdPolicy(
+            match=settings.threshold if asked.threshold is None else asked.threshold,
+            uncertain=settings.threshold_score if asked.threshold_score is None else asked.threshold_score,
+            false_positive_rate=settings.false_positive_rate,
+            margin=settings.margin,
+        )
+
+    def limits(self, asked: NewPersonLimits, features: Sequence[FeatureBound]) -> tuple[Limit, ...]:
+        """Return what a face must keep to, to be added: the request's limits, the appliance's, and bounded features."""
+        settings = self.settings
+        square_min = settings.square_min if asked.square_min is None else asked.square_min
+        bounds = tuple(
+            Limit(bound.name, bound.name, least=bound.least, most=bound.most)
+            for bound in features
+            if bound.least is not None or bound.most is not None
+        )
+        return (Limit("size", "size", least=square_min), *self.pose_limits(asked), *settings.limits, *bounds)
+
+    def pose_limits(self, asked: NewPersonLimits) -> tuple[Limit, Limit]:
+        """Return the limits of yaw and pitch."""
+        yaw_max = self.settings.yaw_max if asked.yaw_max is None else asked.yaw_max
+        pitch_max = self.settings.pitch_max if asked.pitch_max is None else asked.pitch_max
+        return Limit("yaw", "yaw", most=yaw_max, absolute=True), Limit("pitch", "pitch", most=pitch_max, absolute=True)

@@ -1,0 +1,31 @@
+"""The one table of routes: what is not here is not answered, and what is here is documented."""
+
+from __future__ import annotations
+
+from edge.web import lists, openapi, persons, recognise, service, sources, users
+from edge.web.site import ANY_SCOPE, GET, Call, Route, Told
+from edge.web.views import Answer
+
+
+def described(call: Call) -> Answer:
+    """GET /openapi.json: this table, for programs."""
+    return Answer(200, openapi.document(ROUTES, call.site.facts))
+
+
+ROUTES: tuple[Route, ...] = (
+    *recognise.ROUTES,
+    *persons.ROUTES,
+    *lists.ROUTES,
+    *sources.ROUTES,
+    *users.ROUTES,
+    *service.ROUTES,
+    Route(
+        "/openapi.json",
+        described,
+        "Describe every route, in OpenAPI 3.1",
+        {200: Told("The description", {"type": "object"})},
+        "service",
+        methods=GET,
+        scopes=ANY_SCOPE,
+    ),
+)

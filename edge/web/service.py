@@ -1,0 +1,138 @@
+"""The routes of the appliance's own operation: health, stored pictures, the history."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edge import __version__, errors
+from edge.errors import AccessDenied, ItemNotFound
+from edge.gallery.protocol import PAGE
+from edge.gallery.sightings import StoredSighting
+from edge.types import Scope
+from edge.web import schemas, views
+from edge.web.forms import LIST_ID, SOURCE_ID
+from edge.web.parameters import Form, Names, One
+from edge.web.persons import CURSOR, LIMIT
+from edge.web.site import GET, Call, Route, Told, ok
+from edge.web.values import moment_ms, uuid_text
+from edge.web.views import Answer
+
+# --- GET /health, /images/... ---
+
+
+def health(call: Call) -> Answer:
+    """GET /health: whether it works, and what with. Nothing personal, so no token."""
+    counts = call.site.gallery.counts()
+    return ok(
+        version=__version__,
+        pack=call.site.pack.id,
+        lists=counts.lists,
+        persons=counts.persons,
+        templates=counts.templates,
+        templates_set_aside=counts.set_aside,
+    )
+
+
+def stored_picture(call: Call) -> Answer:
+    """GET /images/...: a stored picture, for whoever has its signed address."""
+    person_id, name, token = (call.parameters[key] for key in ("person_id", "name", "token"))
+    now_seconds = call.site.clock_ms() // 1000
+    if not call.site.signer.allows(person_id, name, token, now_seconds=now_seconds):
+        raise AccessDenied
+    content = call.site.gallery.picture(name)
+    if content is None:
+        raise ItemNotFound
+    headers = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"}
+    return Answer(200, content=content, content_type="image/jpeg", headers=headers)
+
+
+# --- POST /history ---
+
+OF_PERSON = One("person_id", uuid_text, "Sightings of this person.")
+OF_LIST = One(LIST_ID.name, uuid_text, "Sightings compared with this list.", Names.LIST)
+OF_SOURCE = One(SOURCE_ID.name, uuid_text, "Sightings by this source.", Names.SOURCE)
+FIRST = One("from", moment_ms, "The earliest time, this one included.")
+LAST = One("to", moment_ms, "The latest time, this one included.")
+
+HISTORY = Form(parameters=(OF_PERSON, OF_LIST, OF_SOURCE, FIRST, LAST, LIMIT, CURSOR))
+
+
+def history(call: Call) -> Answer:
+    """POST /history: who was seen, the latest first."""
+    values = call.values
+    list_id, source_id = call.asker.may_use(values[OF_LIST], values[OF_SOURCE])
+    page = call.site.history.page(
+        person_id=values[OF_PERSON],
+        list_id=list_id,
+        source_id=source_id,
+        first_ms=values[FIRST],
+        last_ms=values[LAST],
+        cursor=values[CURSOR] or None,
+        limit=values[LIMIT] or PAGE,
+    )
+    return ok(sightings=[_sighting(call, one) for one in page.sightings], cursor=page.cursor)
+
+
+def _sighting(call: Call, stored: StoredSighting) -> dict[str, Any]:
+    one = stored.sighting
+    answer: dict[str, Any] = {
+        "id": one.sighting_id,
+        "time": views.timestamp(one.time_ms),
+        "list_id": one.list_id,
+        "source_id": one.source_id,
+        "group_id": one.group_id,
+        "verdict": one.verdict.value,
+        "person_id": one.person_id,
+        "score": None if one.score is None else round(one.score, 4),
+        "threshold": one.threshold,
+        "bbox": None if one.box is None else views.bbox(one.box),
+        "reasons": [views.reason(why) for why in one.reasons],
+    }
+    if stored.picture is not None:
+        answer["image_url"] = call.picture_url(one.sighting_id, stored.picture)
+    return answer
+
+
+# --- the table ---
+
+HEALTH = schemas.obj(
+    {
+        **schemas.STATUS,
+        "version": schemas.TEXT,
+        "pack": schemas.TEXT,
+        "lists": schemas.WHOLE,
+        "persons": schemas.WHOLE,
+        "templates": schemas.WHOLE,
+        "templates_set_aside": schemas.WHOLE,
+    }
+)
+
+ROUTES = (
+    Route(
+        "/history",
+        history,
+        "Page through the sightings, the latest first",
+        {200: Told("A page", schemas.listing("sightings", "Sighting"))},
+        "service",
+        scopes=frozenset({Scope.READ}),
+        form=HISTORY,
+        refusals=(errors.ItemNotFound,),
+    ),
+    Route(
+        "/images/<person_id>/<name>/<token>",
+        stored_picture,
+        "Fetch a stored picture by its signed address (`image_url`)",
+        {200: Told("The picture", {"type": "string", "contentMediaType": "image/jpeg"}, "image/jpeg")},
+        "service",
+        methods=GET,
+        refusals=(errors.AccessDenied, errors.ItemNotFound),
+    ),
+    Route(
+        "/health",
+        health,
+        "Say whether the appliance works",
+        {200: Told("It works", HEALTH)},
+        "service",
+        methods=GET,
+    ),
+)

@@ -1,0 +1,136 @@
+"""What the routes reach, what one request brings, and what a route is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edge.errors import Refusal
+from edge.gallery.access import Access
+from edge.gallery.history import History
+from edge.gallery.protocol import Gallery
+from edge.recognition import Recognizer
+from edge.types import MEASURE_NAMES, Pack, Person, Scope
+from edge.web import addresses
+from edge.web.addresses import Signer
+from edge.web.attempts import Attempts
+from edge.web.auth import Authenticator, Caller
+from edge.web.body import BodyLimits
+from edge.web.forms import LIST_ID
+from edge.web.parameters import Facts, Form, Values
+from edge.web.views import Answer
+
+KNOWN_FEATURES = frozenset(MEASURE_NAMES) - {"size", "inside"}
+"""The features that the default pack serves honestly; size and inside have parameters and checks of their own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """What the routes reach: the parts that daemon built."""
+
+    recognizer: Recognizer
+    gallery: Gallery
+    history: History
+    access: Access
+    authenticator: Authenticator
+    signer: Signer
+    body_limits: BodyLimits
+    cloud_codes: bool
+    pack: Pack
+    clock_ms: Callable[[], int]
+    attempts: Attempts = field(default_factory=Attempts)
+
+    @property
+    def facts(self) -> Facts:
+        """What of the active pack decides which values fit."""
+        return Facts(KNOWN_FEATURES, self.pack.embedder.vector_length)
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One request on its way to a route's handler."""
+
+    site: Site
+    environ: Mapping[str, Any]
+    parameters: Mapping[str, str]
+    """From the path."""
+    caller: Caller | None
+    """None where the route needs no token."""
+    values: Values
+    """What the route takes, checked."""
+    started: float
+    """On the monotonic clock."""
+
+    @property
+    def asker(self) -> Caller:
+        """Who asks, on a route that needs a token."""
+        assert self.caller is not None, "a route with scopes is reached with a token alone"
+        return self.caller
+
+    @property
+    def list_id(self) -> str:
+        """The list that is meant: the request's, else the token's, else the main list."""
+        return self.values[LIST_ID] or self.asker.list_id or self.site.gallery.main_list_id
+
+    @property
+    def spent_ms(self) -> int:
+        """Whole milliseconds since the request was taken up."""
+        return int((time.monotonic() - self.started) * 1000)
+
+    def image_url(self, person: Person) -> str | None:
+        """Return the signed address of a person's picture."""
+        return None if person.picture is None else self.picture_url(person.person_id, person.picture)
+
+    def picture_url(self, subject_id: str, name: str) -> str:
+        """Return the signed address of a stored picture: of a person, or of a sighting."""
+        now_seconds = self.site.clock_ms() // 1000
+        return addresses.origin(self.environ) + self.site.signer.path(subject_id, name, now_seconds=now_seconds)
+
+
+Handler = Callable[[Call], Answer]
+
+ANY_SCOPE = frozenset(Scope)
+
+POST = ("POST",)
+UPDATE = ("POST", "PUT")
+DELETE = ("POST", "DELETE")
+GET = ("GET",)
+"""Older clients update with PUT and delete with DELETE; the body is read in every case."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """An answer as /openapi.json tells it."""
+
+    description: str
+    schema: Mapping[str, Any]
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """A line of the table: what routes, checks, reads, documents and tests are all made from."""
+
+    path: str
+    """As Bottle has it: `<name>` stands for a part of it."""
+    handler: Handler
+    summary: str
+    answers: Mapping[int, Told]
+    tag: str
+    methods: tuple[str, ...] = POST
+    scopes: frozenset[Scope] = frozenset()
+    """Any of them will do; none: everybody may call."""
+    form: Form = field(default_factory=Form)
+    refusals: tuple[type[Refusal], ...] = ()
+    """Beyond those that every route has."""
+    administers: bool = False
+    """Changes what is beyond one list and one source, so no token that is bound to one may."""
+    lists_are_items: bool = True
+    """An unknown list is an unknown item, 404; otherwise as POST /person/create has it."""
+
+
+def ok(status: int = 200, **content: Any) -> Answer:
+    """Return the answer to what has succeeded."""
+    return Answer(status, {"status": "ok", **content})
