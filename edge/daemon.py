@@ -181,8 +181,7 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
     """
     with contextlib.ExitStack() as parts:
         make_data_folder(config.data.folder)
-        name = packs.in_force(config.data.folder, config.models.pack, pack_folders(config))
-        pack = catalogue.find(name, pack_folders(config))
+        pack = pack_in_force(config)
         interpreter, _ = installed(config.models.interpreter)
         analysers = [build_analyser(pack, config) for _ in range(workers_of(config))]
         for analyser in analysers:

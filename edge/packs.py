@@ -23,6 +23,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError  # the builtin one only from 3.11 on
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import IO
@@ -258,8 +259,8 @@ def try_out(pack: Pack, networks: Networks) -> None:
             try:
                 reason = pool.submit(_tried, pack, networks, number).result(TRIAL_SECONDS)
             except BrokenProcessPool:
-                reason = "ends the interpreter that tries to run it: it is broken"
-            except TimeoutError:
+                reason = f"ends the interpreter that tries to run it ({catalogue.nature(path.read_bytes())})"
+            except FutureTimeoutError:
                 for process in multiprocessing.active_children():
                     process.kill()
                 reason = f"has not answered within {TRIAL_SECONDS} s"

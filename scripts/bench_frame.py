@@ -27,7 +27,6 @@ import cv2
 import numpy as np
 
 from edge import config, daemon
-from edge.catalogue import find
 from edge.face import image
 from edge.face.analysis import Analyser
 from edge.face.detection import letterbox
@@ -82,7 +81,7 @@ class Service:
     def __init__(self, folder: Path, lists: int) -> None:
         folder.mkdir(mode=0o700)
         settings = config.load(environment={}, flags=[f"data.folder={folder}"])
-        pack = find(settings.models.pack, daemon.pack_folders(settings))
+        pack = daemon.pack_in_force(settings)
         gallery = EmbeddedGallery.open(
             folder,
             pack_id=pack.id,
@@ -246,7 +245,7 @@ def main() -> int:
     parser.add_argument("--faces", type=int, nargs="+", default=[0, 1, 5])
     options = parser.parse_args()
     settings = config.load(environment={}, flags=[])
-    analyser = daemon.build_analyser(find(settings.models.pack, daemon.pack_folders(settings)), settings)
+    analyser = daemon.build_analyser(daemon.pack_in_force(settings), settings)
     analyser.warm_up(settings.detection.input_size)
     print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}")
     for size in options.sizes:

@@ -15,8 +15,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import multiprocessing
 import shutil
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -68,10 +71,31 @@ def check(path: Path) -> None:
             )
 
 
+def check_apart(path: Path) -> None:
+    """Check in a process of its own: on a file that was cut short, tflite-runtime ends the process."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            mistake = pool.submit(mistake_of, path).result()
+        except BrokenProcessPool:
+            mistake = f"{path} cannot be run ({nature(path.read_bytes())})"
+    if mistake is not None:
+        raise BuildError(mistake)
+
+
+def mistake_of(path: Path) -> str | None:
+    """Return why the file is not this network, None if it is."""
+    try:
+        check(path)
+    except BuildError as error:
+        return str(error)
+    return None
+
+
 def build(folder: Path, out: Path, extends: str) -> None:
     """Write the pack."""
     model = folder / "embedder.tflite"
-    check(model)
+    check_apart(model)
     out.mkdir(parents=True)
     shutil.copyfile(model, out / "embedder.tflite")
     for name in ("cohort.npy", "NOTICE"):

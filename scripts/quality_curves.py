@@ -35,10 +35,11 @@ import cv2
 import numpy as np
 
 from edge import catalogue, config, daemon
+from edge.config import Config
 from edge.face import image
 from edge.face.analysis import Analyser, Face
 from edge.matching import Calibration, similarity
-from edge.types import MEASURE_NAMES, Embedding, Landmarks, Pack, Picture
+from edge.types import MEASURE_NAMES, Box, Embedding, Landmarks, Pack, Picture
 
 ROOT = Path(__file__).resolve().parent.parent
 THRESHOLD = 0.7
@@ -224,6 +225,7 @@ class Measured:
 class Bench:
     """The pack's networks and what its similarities mean."""
 
+    settings: Config
     pack: Pack
     analyser: Analyser
     calibration: Calibration
@@ -233,12 +235,14 @@ class Bench:
         """Return the bench of the shipped pack, at the default settings."""
         pack = catalogue.load(ROOT / "models" / "default")
         settings = config.load(Path(os.devnull), environment={}, flags=[])
-        return cls(pack, daemon.build_analyser(pack, settings), Calibration(pack.embedder.operating_points))
+        return cls(settings, pack, daemon.build_analyser(pack, settings), Calibration(pack.embedder.operating_points))
 
-    def face(self, picture: Picture) -> Face | None:
-        """Return the largest face, however little the mesh makes of it."""
-        found = self.analyser.faces(picture, size=(192, 320), presence_floor=0.0)
-        return found[0] if found else None
+    def faces(self, picture: Picture) -> list[Face]:
+        """Return the faces as the appliance finds them, the largest first."""
+        faces = self.settings.faces
+        return self.analyser.faces(
+            picture, size=self.settings.detection.input_size, presence_floor=faces.presence_floor
+        )
 
     def score(self, probe: Embedding, template: Embedding) -> float:
         """Return the score of a comparison as the appliance gives it."""
@@ -255,31 +259,48 @@ def measured(bench: Bench, folder: Path, pairs: Sequence[Pair]) -> Iterator[Meas
     """Yield one measurement for each pair and degradation."""
     templates: dict[Path, tuple[str, Embedding]] = {}
     for pair in pairs:
-        if pair.reference not in templates:
-            picture = read(pair.reference)
-            face = bench.face(picture)
-            if face:
-                template = bench.analyser.embedder.template(picture, face.landmarks.points)
-                templates[pair.reference] = pair.person, template
+        picture = read(pair.reference)
+        faces = bench.faces(picture) if pair.reference not in templates else []
+        if faces:
+            template = bench.analyser.embedder.template(picture, faces[0].landmarks.points)
+            templates[pair.reference] = pair.person, template
     for number, pair in enumerate(pairs):
         picture = read(pair.probe)
-        face = bench.face(picture)
-        if not face or pair.reference not in templates:
+        faces = bench.faces(picture)
+        if not faces or pair.reference not in templates:
             continue
+        own = templates[pair.reference][1]
         strangers = [template for person, template in templates.values() if person != pair.person]
         for worse in degradations():
             row = Measured(folder.name, worse.kind, worse.level, worse.measure)
-            yield _compared(bench, row, worse.make(picture, face.landmarks), templates[pair.reference][1], strangers)
-        if sys.stderr.isatty():
-            print(f"\r{folder.name}: {number + 1} of {len(pairs)} pairs", end="", file=sys.stderr)
+            made = worse.make(picture, faces[0].landmarks)
+            probe = same_face(bench, made, faces[0].landmarks.box, moved_in(made, picture, worse))
+            yield _compared(bench, row, made, probe, own, strangers) if probe else row
+        if number % 25 == 0:
+            print(f"{folder.name}: {number} of {len(pairs)} pairs", file=sys.stderr)
+
+
+def moved_in(made: Picture, picture: Picture, worse: Worse) -> tuple[float, float]:
+    """Return how much smaller the picture was made, and how many columns were cut off at its left."""
+    if worse.measure == "inside":
+        return 1.0, picture.shape[1] - made.shape[1]
+    return made.shape[1] / picture.shape[1], 0.0
+
+
+def same_face(bench: Bench, made: Picture, box: Box, moved: tuple[float, float]) -> Face | None:
+    """Return the face that was at `box` before the picture was made worse; None if it is not found any more."""
+    scale, cut_columns = moved
+    x, y = (box.centre[0] - cut_columns) * scale, box.centre[1] * scale
+    for face in bench.faces(made) if min(made.shape[:2]) >= 16 else []:
+        at = face.landmarks.box
+        if np.hypot(at.centre[0] - x, at.centre[1] - y) < box.longer_side * scale / 3:
+            return face
+    return None
 
 
 def _compared(
-    bench: Bench, row: Measured, picture: Picture, own: Embedding, strangers: Sequence[Embedding]
+    bench: Bench, row: Measured, picture: Picture, found: Face, own: Embedding, strangers: Sequence[Embedding]
 ) -> Measured:
-    found = bench.face(picture) if min(picture.shape[:2]) >= 16 else None
-    if not found:
-        return row
     probe = bench.analyser.embedder.probe(picture, found.landmarks.points)
     return dataclasses.replace(
         row,

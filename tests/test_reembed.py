@@ -180,6 +180,15 @@ def test_what_another_pack_left_is_not_taken_for_this_one(folder: Path, ids: lis
         assert [known(gallery, data, NEW) for data in PICTURES] == ids
 
 
+def test_who_is_of_the_pack_already_is_left_alone(folder: Path, ids: list[str]) -> None:
+    with opened(folder, NEW) as gallery:
+        already = added(gallery, b"new from the start", pack_id=NEW)
+    assert embed_all(folder)[-1].total == 20
+    assert switch(folder) == 20
+    with opened(folder, NEW) as gallery:
+        assert known(gallery, b"new from the start", NEW) == already
+
+
 def test_a_broken_spool_is_begun_anew(folder: Path, ids: list[str]) -> None:
     (folder / spool.SPOOL_NAME).write_bytes(b"not a database" * 100)
     assert spool.ready_for(folder) is None
@@ -193,6 +202,7 @@ def test_who_is_added_meanwhile_is_embedded_too(folder: Path, ids: list[str], at
         for progress in reembedding.embed_all(folder, NEW, anew):
             if progress.done == 10 and not late:
                 late.append(added(gallery, b"at the tenth"))
+        assert progress == reembedding.Progress(21, 21, 0)
         reembedding.mark_ready(folder, NEW)
         late.append(added(gallery, b"after the last"))
     assert reembedding.take_over(folder, NEW, anew) == 22
@@ -560,4 +570,4 @@ def test_a_pack_named_by_the_settings_forgets_nobody_either(
     assert health(service)["pack"] == "default-1"
     assert recognised(service, [photos["obama-2"]]) == [obama]
     service.end()
-    assert "the pack default answers for reid-0095 until `edge reembed`" in service.logged()
+    assert "the pack default answers for reid-0095 until `edge reembed` has" in service.logged()

@@ -37,13 +37,13 @@ def act(room: Room, request: ActionRequest) -> ActionResult:
     """Search the lists for every face and add those that nobody is, in one step: one lock, one commit.
 
     The list that is added to is searched too, or whoever comes twice would be added twice. Raises ListNotFound,
-    ScopeMissing (the source adds, the caller may not), TooBusy, StorageFull.
+    ScopeMissing (somebody may be added, but not by the caller), TooBusy, StorageFull.
     """
     if request.source_id is not None:
         source = room.gallery.source(request.source_id)
         request = with_source_lists(with_source_defaults(request, source), source)
     if request.add_list is not None and not request.may_add:
-        raise ScopeMissing(Mistake("source_id", "its source adds persons, which the token may not"))
+        raise ScopeMissing(Mistake("person_list_add", "given or the source's; the token may add nobody"))
     search = request.search_lists or (request.only_list or room.gallery.main_list_id,)
     if request.add_list is not None and request.add_list not in search:
         search = (*search, request.add_list)

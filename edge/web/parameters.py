@@ -267,7 +267,8 @@ class Pictures:
 
     def schema(self, facts: Facts, *, form: bool) -> dict[str, Any]:
         """Return the schema."""
-        item = FILE if form else ENCODED_FILE
+        # an empty file among others is a picture that cannot be read
+        item = {**FILE, "minLength": 0} if form else ENCODED_FILE
         return {"type": "array", "items": item, "minItems": self.least, "maxItems": self.most}
 
 

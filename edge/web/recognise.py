@@ -95,8 +95,6 @@ def action(call: Call) -> Answer:
     values, asker = call.values, call.asker
     image = values[IMAGE]
     assert image is not None, "the form needs it"
-    if values[LIST_TO_ADD_TO]:
-        asker.require(Scope.ENROL)
     request = ActionRequest(
         image=image,
         search_lists=tuple(dict.fromkeys(values[LISTS_TO_SEARCH])),

@@ -105,6 +105,20 @@ def test_a_photo_is_sharp_and_less_so_the_more_it_is_blurred(
     assert values[-1] < 0.15
 
 
+@pytest.mark.parametrize("degrees", [0, 30, 60, 90, 135])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_face_that_moved_is_not_sharp_whichever_way_it_went(
+    pictures: dict[str, Picture], meshes: dict[str, Landmarks], name: str, degrees: float
+) -> None:
+    picture, mesh = scaled(pictures[name], meshes[name], 150 / meshes[name].box.longer_side)
+    line = np.zeros((19, 19), np.uint8)
+    reach = 9 * np.array([math.cos(math.radians(degrees)), math.sin(math.radians(degrees))])
+    start, end = (9 - reach).round().astype(int).tolist(), (9 + reach).round().astype(int).tolist()
+    kernel = cv2.line(line, start, end, 1).astype(np.float32)
+    smeared = np.asarray(cv2.filter2D(picture, -1, kernel / kernel.sum()), np.uint8)
+    assert sharpness(smeared, mesh) < 0.6 * sharpness(picture, mesh)
+
+
 @pytest.mark.parametrize("factor", [0.4, 0.7, 1.5, 3.0])
 @pytest.mark.parametrize("name", NAMES)
 def test_it_means_the_same_for_large_and_small_faces(
@@ -113,7 +127,7 @@ def test_it_means_the_same_for_large_and_small_faces(
     """Down to 60 pixels, from where on detail is lost that the embedder would use."""
     plain = sharpness(pictures[name], meshes[name])
     factor = max(factor, 60 / meshes[name].box.longer_side)
-    assert sharpness(*scaled(pictures[name], meshes[name], factor)) == pytest.approx(plain, abs=0.08)
+    assert sharpness(*scaled(pictures[name], meshes[name], factor)) == pytest.approx(plain, abs=0.1)
 
 
 @pytest.mark.parametrize("name", NAMES)
