@@ -51,7 +51,7 @@ CROSS_FIELD = (
 )
 """Reasons that no JSON schema can foresee: they are about several values, the time, or what was answered before."""
 
-RANGES = ("must be a number from", "must be a whole number from", "or days from 1 to")
+RANGES = ("must be a number from", "must be a whole number from", "or days from 1 to", "not JSON")
 """Reasons that schemathesis cannot foresee where it draws texts from their pattern without regard to their format."""
 
 
@@ -195,9 +195,14 @@ def hooks(state: dict[str, Any]) -> None:
     @schemathesis.hook
     def before_call(context: Any, case: Any, kwargs: Any) -> None:
         """Send known ids under the names that they belong to, and leave the run its own token."""
-        # a form with a picture, once touched, is judged anew, and bytes are not of any type that JSON has
-        if isinstance(case.body, dict) and not {"image", "images"} & set(case.body):
-            place(case.body, state["ids"], set(known), state["own"])
+        if not isinstance(case.body, dict):
+            return
+        # a body, once touched, is judged anew, as if forms had types: so not what is meant to be wrong, nor pictures
+        is_valid = case.meta is not None and case.meta.generation.mode.is_positive
+        if is_valid and not {"image", "images"} & set(case.body):
+            place(case.body, state["ids"], set(known))
+        if case.body.get("token_id") in state["own"]:
+            case.body["token_id"] = state["ids"]["token_id"][0]
 
     @schemathesis.check
     def valid_is_never_invalid_schema(ctx: Any, response: Any, case: Any) -> None:
@@ -215,7 +220,7 @@ def hooks(state: dict[str, Any]) -> None:
 LISTS_OF_IDS = ("list_ids", "person_list_search", "person_list_add", "person_id")
 
 
-def place(body: dict[str, Any], ids: dict[str, list[str]], known: set[str], own: list[str]) -> None:
+def place(body: dict[str, Any], ids: dict[str, list[str]], known: set[str]) -> None:
     """Put an id of the right sort wherever one of another sort stands, so that most requests are about something."""
 
     def fitting(name: str, value: Any) -> Any:
@@ -229,8 +234,6 @@ def place(body: dict[str, Any], ids: dict[str, list[str]], known: set[str], own:
     person = body.get("person_id")
     if person in ids["person_id"] and "list_id" in body:
         body["list_id"] = ids["list_id"][ids["person_id"].index(person)]
-    if body.get("token_id") in own:
-        body["token_id"] = ids["token_id"][0]
 
 
 def _walk(node: Any) -> Iterator[dict[str, Any]]:

@@ -27,8 +27,8 @@ The rest is smooth skin, where a gradient is mostly noise."""
 
 DIRECTIONS = 4
 """Directions in which the gradient is taken, evenly over half a turn; the least sharp counts: a face that moved is
-sharp across its motion alone. With the direction left open, two thirds of faces smeared by a tenth of their size would
-read as sharp as those at rest; with four, one in fifty does, and eight are no better."""
+sharp across its motion alone. With the direction left open, a third of the faces smeared by an eighth of their size
+read as sharp as those at rest; with four, one in thirty does; eight are no better."""
 
 SOFTEST, SHARPEST = 0.05, 0.50
 """The share of gradient between the two blurs that reads as 0 and 1. Faces of 110 pixels (development half of LFW) and

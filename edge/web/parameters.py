@@ -374,6 +374,7 @@ def json_text(schema: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return the schema of a text that holds such a value as JSON; the name makes its format one of its own."""
     return {
         "type": "string",
+        "pattern": r"^\[" if schema.get("type") == "array" else r"^\{",
         "format": f"json:{name}",
         "contentMediaType": "application/json",
         "contentSchema": dict(schema),

@@ -22,7 +22,8 @@ from edge.web.views import Answer
 
 NAME_CHARACTERS = 100
 ALERTS = 100  # of a group
-ALERT_CHARACTERS = 4096  # of what is wanted when an alert is raised: a URL, a topic, a small object
+ALERT_CHARACTERS = 2048  # of a text that is wanted when an alert is raised: a URL, a topic
+ALERT_JSON = 4096  # characters, where it is an object
 
 # --- what they take ---
 
@@ -42,20 +43,29 @@ def _alert(value: Any) -> ListAlert:
 
 def _wanted(alert: dict[str, Any], name: str) -> Any:
     value = alert.get(name)
-    if value is not None and not isinstance(value, (str, dict)):
+    if value is None:
+        return None
+    if isinstance(value, str):
+        size, limit = len(value), ALERT_CHARACTERS
+    elif isinstance(value, dict):
+        size, limit = _json_size(value, name), ALERT_JSON
+    else:
         raise Unfit(f"{name} must be a text or an object")
-    try:
-        size = len(json.dumps(value, allow_nan=False, ensure_ascii=False))
-    except ValueError:
-        raise Unfit(f"{name} holds a number that is not finite") from None
-    if size > ALERT_CHARACTERS:
-        raise Unfit(f"{name} has {size} characters; the limit is {ALERT_CHARACTERS}")
+    if size > limit:
+        raise Unfit(f"{name} has {size} characters; the limit is {limit}")
     return value
 
 
+def _json_size(value: dict[str, Any], name: str) -> int:
+    try:
+        return len(json.dumps(value, allow_nan=False, ensure_ascii=False))
+    except ValueError:
+        raise Unfit(f"{name} holds a number that is not finite") from None
+
+
 _WANTED = {
-    "anyOf": [{"type": "string", "maxLength": ALERT_CHARACTERS // 4}, {"type": "object"}, {"type": "null"}],
-    "description": f"What is wanted then: at most {ALERT_CHARACTERS} characters of JSON; empty: nothing.",
+    "anyOf": [{"type": "string", "maxLength": ALERT_CHARACTERS}, {"type": "object"}, {"type": "null"}],
+    "description": f"What is wanted then; an object of at most {ALERT_JSON} characters; empty: nothing.",
 }
 _ALERT_OBJECT = {
     "type": "object",
