@@ -78,10 +78,11 @@ def test_a_person_counts_once_by_their_best_template() -> None:
 
 
 @pytest.mark.parametrize("count", [5, 500])
-def test_ties_go_by_the_persons_number(count: int) -> None:
+@pytest.mark.parametrize("falling", [False, True])
+def test_ties_go_by_the_persons_number(count: int, falling: bool) -> None:
     index = ListIndex(16, cohort_weight=WEIGHT, exact_limit=10**6)
     same = np.repeat(vectors(1, 16), count, axis=0)
-    index.add_many(list(range(count)), list(range(count, 0, -1)), same, np.zeros(count))
+    index.add_many(list(range(count)), sorted(range(1, count + 1), reverse=falling), same, np.zeros(count))
     assert [person for person, _ in index.search(same[0], 0.0, 3)] == [1, 2, 3]
 
 
@@ -162,6 +163,20 @@ def test_a_list_that_outgrows_its_graph_gets_a_larger_one() -> None:
     assert all(index.search(more[i], 0.0, 1)[0][0] == 1000 + i for i in range(0, 3000, 37))
 
 
+def test_the_successor_of_a_graph_is_built_before_it_is_full() -> None:
+    index = index_of(300, exact_limit=200)
+    index.wait_until_built(60)
+    first = index._graph
+    nearly_full = int(0.95 * first.capacity)
+    more = vectors(nearly_full - 300, 16, seed=1)
+    labels = list(range(2 * BIG, 2 * BIG + len(more)))
+    index.add_many(labels, list(range(1000, 1000 + len(more))), more, np.zeros(len(more)))
+    index.wait_until_built(60)
+    assert index.has_graph
+    assert index._graph.capacity > first.capacity
+    assert index.search(more[50], 0.0, 1)[0][0] == 1050
+
+
 def test_a_graph_that_lost_a_third_is_built_anew() -> None:
     index = index_of(1000, exact_limit=200)
     index.wait_until_built(60)
@@ -200,6 +215,7 @@ def test_closing_gives_up_what_is_being_built() -> None:
     index = index_of(20_000, length=64, exact_limit=200)
     index.close()
     assert index._builder is None
+    assert not index.has_graph
     assert index.search(vectors(20_000, 64)[7], 0.0, 1)[0][0] == 7
 
 

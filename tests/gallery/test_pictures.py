@@ -77,16 +77,25 @@ def test_a_fault_leaves_none_of_them(
     assert picture_files() == []
 
 
-def test_what_is_deleted_is_gone_and_deleting_again_does_no_harm(pictures: Pictures) -> None:
+def test_what_is_deleted_is_gone_and_deleting_again_does_no_harm(
+    pictures: Pictures, caplog: pytest.LogCaptureFixture
+) -> None:
     [name] = pictures.save([b"one"])
     pictures.delete([name])
     pictures.delete([name])
     assert pictures.read(name) is None
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("name", ["", "..", "../../etc/passwd", "a" * 31, "a" * 33, "A" * 32, "é" * 32, "a" * 31 + "/"])
 def test_a_name_that_is_none_reads_nothing(pictures: Pictures, name: str) -> None:
     assert pictures.read(name) is None
+
+
+def test_a_name_does_not_lead_out_of_the_folder(pictures: Pictures, folder: Path) -> None:
+    (folder.parent / "secret.jpg").write_bytes(b"secret")
+    assert pictures.read("../../secret") is None
+    assert pictures.read(f"{folder.parent}/secret") is None
 
 
 def test_the_sweep_keeps_what_is_named_removes_the_rest_and_reports_what_is_missing(

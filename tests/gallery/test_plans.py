@@ -59,6 +59,21 @@ def test_reads_no_more_rows_than_it_needs(connection: sqlite3.Connection, name: 
         assert "TEMP B-TREE" not in step or "templates WHERE person = persons.number" in statement, step
 
 
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("sightings.SELECT_BY_PERSON", "sightings_by_person (person=? AND time_ms>? AND time_ms<?)"),
+        ("sightings.SELECT_BY_SOURCE", "sightings_by_source (source_id=? AND time_ms>? AND time_ms<?)"),
+        ("sightings.SELECT_BY_LIST", "sightings_by_list (list=? AND time_ms>? AND time_ms<?)"),
+        ("sightings.SELECT_BY_TIME", "sightings_by_time (time_ms>? AND time_ms<?)"),
+    ],
+)
+def test_a_page_of_the_history_is_found_by_what_narrows_most(
+    connection: sqlite3.Connection, name: str, index: str
+) -> None:
+    assert plan(connection, STATEMENTS[name])[0] == f"SEARCH sightings USING INDEX {index}"
+
+
 def test_no_statement_is_written_elsewhere() -> None:
     """SQL outside a constant would escape the test above."""
     for name in MODULES:
