@@ -9,12 +9,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edge import __version__, catalogue, packs
-from edge.config import Config
-from edge.errors import Mistake, PackUnusable
+from edge.config import Config, HistoryConfig
+from edge.errors import Mistake, PackUnusable, Refusal
 from edge.events import Event, FaceSighted, Listener, Listeners
 from edge.face.analysis import Analyser
 from edge.face.networks import Networks
@@ -49,6 +49,9 @@ PACK_WATCH_SECONDS = 2.0
 """How soon a choice of `edge models use`, or the end of `edge reembed`, is noticed. A look costs under 1 ms."""
 
 SECONDS_A_DAY = 86_400
+
+PRUNE_SECONDS = 3600
+"""The history's limits are days and megabytes: an hour over is nothing, and the card is left alone between."""
 
 
 def now_ms() -> int:
@@ -201,6 +204,7 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         reembedding.note(gallery.database, pack.id)
         history = History(gallery.database, gallery.pictures, clock=now_ms)
         parts.callback(history.close)
+        parts.enter_context(_pruned(history, config.history))
         listeners = Listeners()
         if config.history.keep_days:
             listeners.join(history_listener(history))
@@ -237,6 +241,31 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         server = Server(application(site), server_limits(config))
         log.info("edge %s: pack %s on %s, %d workers", __version__, pack.id, interpreter, len(analysers))
         return _until_stopped(server, recognizer, ready, lambda: pack_is_due(config, pack))
+
+
+@contextlib.contextmanager
+def _pruned(history: History, kept: HistoryConfig) -> Iterator[None]:
+    """Keep the history within its days and bytes: now, and again every hour."""
+    done = threading.Event()
+
+    def run() -> None:
+        wait = 0.0
+        while not done.wait(wait):
+            try:
+                gone = history.prune(days=kept.keep_days, picture_bytes=kept.keep_megabytes * MEGABYTE)
+                if gone:
+                    log.info("%d old sightings removed", gone)
+            except Refusal as refusal:  # the disk is full: an hour later it may not be, and frames go on being answered
+                log.warning("old sightings could not be removed: %s", refusal)
+            wait = PRUNE_SECONDS
+
+    thread = threading.Thread(target=run, name="prune", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def pack_is_due(config: Config, serving: Pack) -> bool:

@@ -123,6 +123,35 @@ def test_a_start_finds_what_the_last_run_left(service: Service) -> None:
     assert requests.get(match["image_url"], timeout=30).status_code == 200
 
 
+def test_sightings_are_kept_no_longer_than_the_settings_say(service: Service) -> None:
+    service.start()
+    posted(service, photo("obama-1"))
+    posted(service, photo("obama-2"))
+    service.end()
+    assert _held(service.folder) == (1, 2, 3), "a person, two sightings, a picture of each"
+    service.start()
+    service.end()
+    assert _held(service.folder) == (1, 2, 3), "nothing is old yet"
+    service.settings = ("history.keep_days=0",)
+    service.start()
+    deadline = time.monotonic() + 30
+    while _held(service.folder)[2] != 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    service.end()
+    assert _held(service.folder) == (1, 0, 1), "the person stays"
+
+
+def _held(folder: Path) -> tuple[int, int, int]:
+    """Return how many persons, sightings and picture files there are."""
+    connection = sqlite3.connect(f"file:{folder / 'gallery.sqlite3'}?mode=ro", uri=True)
+    try:
+        (persons,) = connection.execute("SELECT count(*) FROM persons").fetchone()
+        (sightings,) = connection.execute("SELECT count(*) FROM sightings").fetchone()
+    finally:
+        connection.close()
+    return persons, sightings, len(list((folder / "pictures").rglob("*.jpg")))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopping_answers_what_is_in_hand_and_ends_with_0(service: Service, number: signal.Signals) -> None:
     service.start()
