@@ -22,7 +22,7 @@ from edge.web.forms import (
 from edge.web.parameters import Flag, Form, Many, Maybe, Names, Needed, One, Pictures
 from edge.web.site import DELETE, UPDATE, Call, Route, Told, ok
 from edge.web.values import text, uuid_text, whole
-from edge.web.vectors import Vectors
+from edge.web.vectors import Vectors, vector
 from edge.web.views import Answer
 
 DELETED_AT_ONCE = 1000  # persons
@@ -125,7 +125,11 @@ def person_delete(call: Call) -> Answer:
 
 MORE_PICTURES = Pictures("images", "More pictures of the person; of each, the largest face counts.", PICTURES_OF_FUSION)
 MORE_VECTORS = Vectors(
-    "embeddings", "More vectors of the person, each as `embedding` of /person/create.", VECTORS_OF_FUSION
+    "embeddings",
+    vector,
+    "More vectors of the person, each as `embedding` of /person/create.",
+    VECTORS_OF_FUSION,
+    least=1,
 )
 REPLACE_PERSON_ID = One(
     "replace_person_id",

@@ -24,7 +24,7 @@ from edge.web.forms import (
 from edge.web.parameters import Flag, Form, Many, Names, One, Pictures
 from edge.web.site import Call, Route, Told, ok
 from edge.web.values import share, uuid_text, whole, word
-from edge.web.vectors import Vectors
+from edge.web.vectors import Vectors, vector
 from edge.web.views import Answer
 
 IMAGES_OF_DETECT = 16
@@ -144,7 +144,14 @@ def compare(call: Call) -> Answer:
 # --- POST /vector/search ---
 
 
-EMBEDDINGS = Vectors("embeddings", "The vectors: each as `embedding` of /person/create is.", VECTORS, required=True)
+EMBEDDINGS = Vectors(
+    "embeddings",
+    vector,
+    "The vectors: each as `embedding` of /person/create is.",
+    VECTORS,
+    least=1,
+    required=True,
+)
 LIST_IDS = Many(
     "list_ids",
     uuid_text,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edge.types import Vector, unit
-from edge.web.parameters import Facts, json_text, kind_of, nested
-from edge.web.values import Kind, Reader, Unfit, finite, number
+from edge.web.parameters import Facts, Many, json_text, kind_of, nested
+from edge.web.values import Kind, Unfit, finite, number
 
 VECTOR_CHARACTERS = 64  # of one number of an embedding with its comma; a double needs 25
 VECTOR_NUMBER = 1e18  # greatest number of an embedding: float32 could not hold the square of a greater one
@@ -69,34 +70,9 @@ def _numbers(value: Any, length: int) -> list[Any]:
     return [float(one) for one in np.frombuffer(content, "<f4")]
 
 
-class Vectors:
+@dataclass(frozen=True, eq=False)
+class Vectors(Many[Vector]):
     """One vector or several: the field repeated, an array of vectors, or in JSON, the numbers of a single one."""
-
-    required = False
-    files = 0
-    names = None
-
-    def __init__(self, name: str, doc: str, most: int, *, required: bool = False) -> None:
-        self.name = name
-        self.doc = doc
-        self.most = most
-        self.required = required
-
-    def take(self, reader: Reader, facts: Facts) -> tuple[Vector, ...]:
-        """Return the vectors, each of unit length; none where the name is absent."""
-        values = reader.body.values(self.name)
-        if not values:
-            if self.required:
-                reader.mistake(self.name, "must be given")
-            return ()
-        try:
-            values = self._elements(values)
-        except Unfit as error:
-            reader.mistake(self.name, str(error))
-            return ()
-        if not values:
-            reader.mistake(self.name, "must not be empty")
-        return reader.each(self.name, values, vector(facts), self.most)
 
     def _elements(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(values) != 1:
@@ -110,7 +86,7 @@ class Vectors:
 
     def schema(self, facts: Facts, *, form: bool) -> dict[str, Any]:
         """Return the schema of an array of vectors, and of a single one."""
-        one = kind_of(vector, facts).schema_in(form=form)
-        least = 1 if self.required or not form else 0
+        one = kind_of(self.kind, facts).schema_in(form=form)
+        least = self.least if self.required or not form else 0
         array = {"type": "array", "items": one, "minItems": least, "maxItems": self.most}
         return array if form else {"anyOf": [array, one, json_text(array, self.name)]}
