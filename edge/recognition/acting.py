@@ -72,12 +72,12 @@ def _check_lists(room: Room, list_ids: Sequence[str]) -> None:
 
 
 def _acted(room: Room, request: ActionRequest) -> ActionResult:
-    try:
-        picture = room.decoded(request.image)
-    except (UnknownPicture, PictureTooSmall) as refusal:
-        return ActionResult(0, undecodable=refusal)
     limits = room.limits(request.limits, request.wanted.features)
     with room.workers.one() as worker:
+        try:
+            picture = room.decoded(request.image)
+        except (UnknownPicture, PictureTooSmall) as refusal:
+            return ActionResult(0, undecodable=refusal)
         found = look(room, worker, picture, request.wanted, multi=request.multi)
         subjects = subjects_of(
             room,

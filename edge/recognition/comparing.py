@@ -65,9 +65,9 @@ def compare(room: Room, request: CompareRequest) -> Comparison:
 
 
 def _inspected(room: Room, data: bytes, wanted: WantedParts, *, multi: bool, with_templates: bool) -> Inspected:
-    try:
-        picture = room.decoded(data)
-    except (UnknownPicture, PictureTooSmall) as refusal:
-        return Inspected(Look(0, ()), refusal)
     with room.workers.one() as worker:
+        try:
+            picture = room.decoded(data)
+        except (UnknownPicture, PictureTooSmall) as refusal:
+            return Inspected(Look(0, ()), refusal)
         return Inspected(look(room, worker, picture, wanted, multi=multi, with_templates=with_templates))

@@ -11,7 +11,7 @@ from edge.recognition.faces import Seen, look, whole_jpeg
 from edge.recognition.judging import CreateResult, Judgement, Subject, judge, subjects_of, templates_from
 from edge.recognition.requests import with_source_defaults
 from edge.recognition.room import Room
-from edge.types import Decision, NewPerson, PersonCreate, Picture, Pose, Reason, Template, Verdict
+from edge.types import Decision, NewPerson, PersonCreate, Pose, Reason, Template, Vector, Verdict
 
 
 def create(room: Room, request: PersonCreate) -> CreateResult:
@@ -24,14 +24,10 @@ def create(room: Room, request: PersonCreate) -> CreateResult:
     if request.source_id is not None:
         request = with_source_defaults(request, room.gallery.source(request.source_id))
     with room.workers.admitted():
-        try:
-            picture = None if request.image is None else room.decoded(request.image)
-        except (UnknownPicture, PictureTooSmall) as refusal:
-            return CreateResult(faces_total=0, processed=0, undecodable=refusal)
         if request.embedding is not None:
-            return _from_vector(room, request, list_id, picture)
-        assert picture is not None, "forms lets no request through without a picture or an embedding"
-        return _from_picture(room, request, list_id, picture)
+            return _from_vector(room, request, list_id, request.embedding)
+        assert request.image is not None, "forms lets no request through without a picture or an embedding"
+        return _from_picture(room, request, list_id, request.image)
 
 
 def _check_targets(room: Room, list_id: str, request: PersonCreate) -> None:
@@ -44,9 +40,13 @@ def _check_targets(room: Room, list_id: str, request: PersonCreate) -> None:
             raise ItemNotFound(Mistake("replace_on_found", unknown.mistakes[0].reason)) from None
 
 
-def _from_picture(room: Room, request: PersonCreate, list_id: str, picture: Picture) -> CreateResult:
+def _from_picture(room: Room, request: PersonCreate, list_id: str, data: bytes) -> CreateResult:
     limits = room.limits(request.limits, request.wanted.features)
     with room.workers.one() as worker:
+        try:
+            picture = room.decoded(data)
+        except (UnknownPicture, PictureTooSmall) as refusal:
+            return CreateResult(faces_total=0, processed=0, undecodable=refusal)
         found = look(
             room,
             worker,
@@ -72,11 +72,14 @@ def _from_picture(room: Room, request: PersonCreate, list_id: str, picture: Pict
     return CreateResult(found.faces_total, len(subjects), results)
 
 
-def _from_vector(room: Room, request: PersonCreate, list_id: str, picture: Picture | None) -> CreateResult:
+def _from_vector(room: Room, request: PersonCreate, list_id: str, vector: Vector) -> CreateResult:
     """Go the same way with the vector that was sent; a picture beside it is only kept."""
-    assert request.embedding is not None
     with room.workers.one() as worker:
-        embedding = worker.embedder.given(request.embedding)
+        embedding = worker.embedder.given(vector)
+        try:
+            picture = None if request.image is None else room.decoded(request.image)
+        except (UnknownPicture, PictureTooSmall) as refusal:
+            return CreateResult(faces_total=0, processed=0, undecodable=refusal)
         kept = None if picture is None or request.drop_image else whole_jpeg(room, picture)
     if request.embedding_only:
         return CreateResult(1, 1, embeddings=(embedding,))

@@ -65,11 +65,11 @@ def fuse(room: Room, request: FusionRequest) -> FusionResult:
 
 
 def _template(room: Room, request: FusionRequest, number: int, data: bytes) -> Template | RejectedPicture:
-    try:
-        picture = room.decoded(data)
-    except (UnknownPicture, PictureTooSmall) as refusal:
-        return RejectedPicture(number, undecodable=refusal)
     with room.workers.one() as worker:
+        try:
+            picture = room.decoded(data)
+        except (UnknownPicture, PictureTooSmall) as refusal:
+            return RejectedPicture(number, undecodable=refusal)
         found = look(room, worker, picture, WantedParts(), multi=False)
         if not found.seen:
             return RejectedPicture(number)

@@ -87,9 +87,11 @@ class Room:
     """Of sightings."""
 
     def decoded(self, data: bytes) -> Picture:
-        """Return the picture, upright. Raises UnknownPicture, PictureTooSmall."""
-        with self.workers.one():  # decoding keeps a core busy like any other stage
-            return image.decode(data, max_pixels=self.settings.max_pixels, min_side=self.settings.min_side_pixels)
+        """Return the picture, upright. Raises UnknownPicture, PictureTooSmall.
+
+        For who holds a worker: decoding keeps a core busy like any other stage.
+        """
+        return image.decode(data, max_pixels=self.settings.max_pixels, min_side=self.settings.min_side_pixels)
 
     def policy(self, asked: NewPersonLimits) -> ThresholdPolicy:
         """Return the thresholds: the request's own, else the setting's."""
