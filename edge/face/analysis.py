@@ -57,14 +57,13 @@ class Analyser:
         `size` is the detector's input for a lying picture. What the mesh gives a presence under `presence_floor` was
         no face.
         """
-        rows, columns = picture.shape[:2]
         found = []
         for detection in self.detector.detect(picture, turned(size, picture)):
             landmarks = self.mesh.locate(picture, detection)
             if landmarks.presence < presence_floor:
                 continue
             started = time.perf_counter()
-            posed = pose.estimate(landmarks.points, columns, rows)
+            posed = pose.estimate(landmarks.points)
             measures = quality.measure(picture, landmarks, posed)
             measured_ms = int((time.perf_counter() - started) * 1000)
             found.append(Face(detection, landmarks, posed, measures, measured_ms))

@@ -58,14 +58,14 @@ whose faces were drawn again at known angles, up to 50 degrees of yaw and 30 of 
 angle. With the gain, the median error is under 3 degrees at every angle, the spread (standard deviation) 2 to 5."""
 
 
-def estimate(points: Points, columns: int, rows: int) -> Pose:
+def estimate(points: Points) -> Pose:
     """Return the pose of a mesh (468 x 3 pixels): -90..90 degrees of yaw and pitch, -180..180 of roll.
 
     The turn that brings the canonical face onto the mesh's own points in three dimensions (orthogonal Procrustes,
     least squares; P. Schönemann, 1966), yaw and pitch taken of the head as it is after its roll is undone. So a face
-    is turned as it *looks*, wherever in the picture it is, and `columns` and `rows` (of the picture) do not matter:
-    a perspective solution (PnP) over a camera of unknown field of view read the same face 20 degrees to the left or
-    right at the two ends of a 1280x720 picture, and spread no less.
+    is turned as it *looks*, wherever in the picture it is: a perspective solution (PnP) over a camera of unknown field
+    of view read the same face 20 degrees to the left or right at the two ends of a 1280x720 picture, and spread no
+    less.
 
     No zero is added: where people face the camera at the height of their eyes the median is within 3 degrees of 0
     (751 press photos with yaw and roll under 10 degrees: yaw 0, pitch -2.5, half of them within 6.5 of that, their own

@@ -56,7 +56,7 @@ def level(analyser: Analyser, pictures: dict[str, Picture]) -> NDArray[np.float6
     """A real mesh about its middle, turned back until its pose is 0, 0, 0."""
     points = largest(analyser, pictures["obama-1"]).landmarks.points.astype(np.float64)
     points -= points.mean(axis=0)
-    read = pose.estimate(points.astype(np.float32), 1000, 1000)
+    read = pose.estimate(points.astype(np.float32))
     undo = rotation(read.yaw_degrees / pose.TURN_GAIN, read.pitch_degrees / pose.TURN_GAIN, read.roll_degrees).T
     return np.asarray(points @ undo.T)
 
@@ -75,14 +75,14 @@ def test_the_rotation_of_these_tests_has_the_signs_that_are_documented() -> None
 @given(st.floats(-60, 60), st.floats(-60, 60), st.floats(-170, 170))
 def test_a_known_turn_is_read_back(level: NDArray[np.float64], yaw: float, pitch: float, roll: float) -> None:
     points = (level @ rotation(yaw, pitch, roll).T).astype(np.float32)
-    read = pose.estimate(points, 640, 480)
+    read = pose.estimate(points)
     assert read.yaw_degrees == pytest.approx(yaw * pose.TURN_GAIN, abs=0.05)
     assert read.pitch_degrees == pytest.approx(pitch * pose.TURN_GAIN, abs=0.05)
     assert read.roll_degrees == pytest.approx(roll, abs=0.05)
 
 
 def test_more_than_a_right_angle_is_never_read(level: NDArray[np.float64]) -> None:
-    read = pose.estimate((level @ rotation(88, 0, 0).T).astype(np.float32), 640, 480)
+    read = pose.estimate((level @ rotation(88, 0, 0).T).astype(np.float32))
     assert read.yaw_degrees == 90
 
 
@@ -91,15 +91,15 @@ def test_where_in_the_picture_and_how_large_a_face_is_does_not_matter(
     level: NDArray[np.float64], x: float, y: float, scale: float
 ) -> None:
     turned = level @ rotation(20, -10, 5).T
-    here = pose.estimate(turned.astype(np.float32), 640, 480)
-    there = pose.estimate((turned * scale + (x, y, 0)).astype(np.float32), 3840, 2160)
+    here = pose.estimate(turned.astype(np.float32))
+    there = pose.estimate((turned * scale + (x, y, 0)).astype(np.float32))
     assert there.yaw_degrees == pytest.approx(here.yaw_degrees, abs=0.2)
     assert there.pitch_degrees == pytest.approx(here.pitch_degrees, abs=0.2)
     assert there.roll_degrees == pytest.approx(here.roll_degrees, abs=0.2)
 
 
 def test_points_that_are_all_in_one_place_have_some_pose() -> None:
-    read = pose.estimate(np.full((468, 3), 7, np.float32), 640, 480)
+    read = pose.estimate(np.full((468, 3), 7, np.float32))
     assert np.isfinite([read.yaw_degrees, read.pitch_degrees, read.roll_degrees]).all()
 
 
