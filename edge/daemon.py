@@ -59,15 +59,10 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def access_file(config: Config) -> Path:
-    """Return where tokens are kept."""
-    return config.data.folder / "access.sqlite3"
-
-
 def open_access(config: Config) -> Access:
     """Open the tokens, made if there are none: safe while the service runs."""
     make_data_folder(config.data.folder)
-    return Access(access_file(config))
+    return Access(config.data.folder / "access.sqlite3")
 
 
 def make_data_folder(folder: Path) -> None:
@@ -190,12 +185,11 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         for analyser in analysers:
             analyser.warm_up(config.detection.input_size)
         take_over(config.data.folder, pack.id, picture_embedder(analysers[0], config))
-        cohort = pack.embedder.cohort
         gallery = EmbeddedGallery.open(
             config.data.folder,
             pack_id=pack.id,
             vector_length=pack.embedder.vector_length,
-            cohort_weight=cohort.weight if cohort else 0.0,
+            cohort_weight=pack.embedder.cohort_weight,
             exact_limit=config.gallery.exact_limit,
             main_list_name=config.gallery.main_list_name,
             clock=now_ms,
@@ -213,34 +207,39 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
             gallery=gallery,
             listeners=listeners,
             calibration=Calibration(pack.embedder.operating_points),
-            cohort_weight=cohort.weight if cohort else 0.0,
+            cohort_weight=pack.embedder.cohort_weight,
             pack_id=pack.id,
             settings=recognition_settings(config),
             clock_ms=now_ms,
         )
-        access = open_access(config)
-        keys = Keys.load_or_create(config.data.folder / "keys.json")
-        site = Site(
-            recognizer=recognizer,
-            gallery=gallery,
-            history=history,
-            access=access,
-            authenticator=Authenticator(
-                keys,
-                access,
-                now_ms,
-                max_valid_seconds=config.tokens.max_valid_days * SECONDS_A_DAY,
-                leeway_seconds=config.tokens.clock_leeway_seconds,
-            ),
-            signer=Signer(keys.signing.secret, valid_seconds=config.pictures.address_valid_hours * 3600),
-            body_limits=BodyLimits(body_bytes=config.server.max_body_megabytes * MEGABYTE),
-            cloud_codes=config.server.status_codes == "cloud",
-            pack=pack,
-            clock_ms=now_ms,
-        )
+        site = _site(config, pack, recognizer, gallery, history)
         server = Server(application(site), server_limits(config))
         log.info("edge %s: pack %s on %s, %d workers", __version__, pack.id, interpreter, len(analysers))
         return _until_stopped(server, recognizer, ready, lambda: pack_is_due(config, pack))
+
+
+def _site(config: Config, pack: Pack, recognizer: Recognizer, gallery: EmbeddedGallery, history: History) -> Site:
+    """Return what the routes reach, tokens and keys opened."""
+    access = open_access(config)
+    keys = Keys.load_or_create(config.data.folder / "keys.json")
+    return Site(
+        recognizer=recognizer,
+        gallery=gallery,
+        history=history,
+        access=access,
+        authenticator=Authenticator(
+            keys,
+            access,
+            now_ms,
+            max_valid_seconds=config.tokens.max_valid_days * SECONDS_A_DAY,
+            leeway_seconds=config.tokens.clock_leeway_seconds,
+        ),
+        signer=Signer(keys.signing.secret, valid_seconds=config.pictures.address_valid_hours * 3600),
+        body_limits=BodyLimits(body_bytes=config.server.max_body_megabytes * MEGABYTE),
+        cloud_codes=config.server.status_codes == "cloud",
+        pack=pack,
+        clock_ms=now_ms,
+    )
 
 
 @contextlib.contextmanager

@@ -280,6 +280,11 @@ class EmbedderSpec:
     cohort: Cohort | None
     operating_points: tuple[OperatingPoint, ...]
 
+    @property
+    def cohort_weight(self) -> float:
+        """How much of what a face has in common with everybody is taken off; 0 without a cohort."""
+        return self.cohort.weight if self.cohort else 0.0
+
 
 @dataclass(frozen=True, eq=False)
 class Pack:

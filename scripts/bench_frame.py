@@ -86,7 +86,7 @@ class Service:
             folder,
             pack_id=pack.id,
             vector_length=pack.embedder.vector_length,
-            cohort_weight=pack.embedder.cohort.weight if pack.embedder.cohort else 0.0,
+            cohort_weight=pack.embedder.cohort_weight,
             exact_limit=settings.gallery.exact_limit,
             main_list_name="main",
             clock=daemon.now_ms,

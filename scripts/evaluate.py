@@ -97,14 +97,13 @@ def embedded(folder: Path, analyser: Analyser, settings: config.Config) -> tuple
 
 def compared(samples: list[Sample], pack: Pack) -> Comparisons:
     """Return every probe against every template but that of its own picture."""
-    weight = pack.embedder.cohort.weight if pack.embedder.cohort else 0.0
     probes, templates = ([getattr(s, kind) for s in samples] for kind in ("probe", "template"))
     cosines = np.array([p.vector for p in probes], np.float64) @ np.array([t.vector for t in templates], np.float64).T
     shared = np.add.outer([p.cohort_similarity for p in probes], [t.cohort_similarity for t in templates])
     people = np.array([s.person for s in samples])
     mated = people[:, None] == people[None, :]
     itself = np.eye(len(samples), dtype=bool)
-    return Comparisons(cosines - weight * shared, mated & ~itself, ~mated)
+    return Comparisons(cosines - pack.embedder.cohort_weight * shared, mated & ~itself, ~mated)
 
 
 # --- rates ---

@@ -246,8 +246,7 @@ class Bench:
 
     def score(self, probe: Embedding, template: Embedding) -> float:
         """Return the score of a comparison as the appliance gives it."""
-        cohort = self.pack.embedder.cohort
-        return self.calibration.score(similarity(probe, template, cohort.weight if cohort else 0.0))
+        return self.calibration.score(similarity(probe, template, self.pack.embedder.cohort_weight))
 
 
 def read(path: Path) -> Picture:
