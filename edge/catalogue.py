@@ -220,11 +220,16 @@ def _share(entry: Description, name: str) -> float:
 def _detector(folder: Path, entry: Description) -> DetectorSpec:
     if not entry["inputs"]:
         raise ValueError("a detector needs at least one input")
+    least, most = float(entry["least_face_pixels"]), float(entry["most_face_pixels"])
+    if not 1 <= least < most:
+        raise ValueError(f"least_face_pixels {least:g} and most_face_pixels {most:g} are no range from 1 up")
     return DetectorSpec(
         decoding=str(entry["decoding"]),
         inputs=tuple((_file(folder, size), _input(entry, size)) for size in entry["inputs"]),
         score_threshold=_share(entry, "score_threshold"),
         iou_threshold=_share(entry, "iou_threshold"),
+        least_face_pixels=least,
+        most_face_pixels=most,
     )
 
 

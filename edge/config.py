@@ -156,7 +156,7 @@ class ImageConfig:
 class DetectionConfig:
     """[detection]."""
 
-    input_size: tuple[int, int] = _setting(input_size)
+    input_size: tuple[int, int] | None = _setting(word_or("auto", input_size))
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,8 @@ class NewPersonConfig:
     false_positive_rate: float = _setting(number(1e-6, 0.5))
     threshold_score: float | None = _setting(word_or("threshold", FRACTION))
     margin: float = _setting(FRACTION)
+    passage_seconds: float = _setting(number(0, 60))
+    passage_frames: int = _setting(whole(1, 10))
     square_min: float = _setting(number(0, 10_000))
     yaw_max: float = _setting(number(0, 90))
     pitch_max: float = _setting(number(0, 90))

@@ -25,7 +25,7 @@ from edge.gallery.history import History
 from edge.gallery.store import EmbeddedGallery
 from edge.matching import Calibration
 from edge.outbound import systemd
-from edge.recognition import Recognizer, Settings, Workers
+from edge.recognition import Passages, Recognizer, Settings, Workers
 from edge.reembedding import PictureEmbedder, take_over
 from edge.types import Limit, Pack
 from edge.web.addresses import Signer
@@ -41,6 +41,9 @@ SPARE_THREADS = 4
 """Beyond those that work and wait: for answering that the line is full, and for routes without a picture."""
 
 MEGABYTE = 1 << 20
+
+USUAL_FRAMES = ((480, 640), (720, 1280), (1080, 1920))
+"""Rows and columns of what most cameras send: the detector's inputs for them are loaded at the start."""
 
 START_AGAIN = -1
 """What `serve` returns instead of an exit code: the same program is to be started anew, with the pack that is due."""
@@ -104,12 +107,19 @@ def build_analyser(pack: Pack, config: Config) -> Analyser:
     """Return one worker's own set of networks."""
     analyser = networks(config).analyser(pack)
     size = config.detection.input_size
-    for needed in (size, size[::-1]):
+    for needed in (size, size[::-1]) if size else ():
         if needed not in analyser.detector.sizes:
             there = ", ".join(f"{rows}x{columns}" for rows, columns in analyser.detector.sizes)
             reason = f"the pack '{pack.name}' has no input of {needed[0]}x{needed[1]}, which both ways need: {there}"
             raise PackUnusable(Mistake("detection.input_size", reason))
     return analyser
+
+
+def warm_up(analyser: Analyser, config: Config) -> None:
+    """Run the networks that the first frame of a usual camera will need."""
+    size, smallest = config.detection.input_size, config.faces.min_face_pixels
+    sizes = {one.size for frame in USUAL_FRAMES for one in analyser.detector.plan(*frame, smallest)}
+    analyser.warm_up([size, size[::-1]] if size else sorted(sizes))
 
 
 def picture_embedder(analyser: Analyser, config: Config) -> PictureEmbedder:
@@ -139,10 +149,17 @@ def recognition_settings(config: Config) -> Settings:
             Limit("brightness", "brightness", least=new.brightness_min, most=new.brightness_max),
             Limit("inside", "inside", least=new.inside_min),
         ),
+        passage_frames=new.passage_frames,
         portrait_pixels=config.pictures.longest_pixels,
         portrait_quality=config.pictures.jpeg_quality,
         sighting_pictures=config.history.keep_days > 0 and config.history.keep_megabytes > 0,
     )
+
+
+def passages(config: Config, calibration: Calibration, pack: Pack) -> Passages | None:
+    """Return the memory of what each source has just seen, None where every frame is decided for itself."""
+    seconds = config.new_person.passage_seconds
+    return Passages(seconds, calibration, pack.embedder.cohort_weight) if seconds else None
 
 
 def history_listener(history: History) -> Listener:
@@ -183,7 +200,7 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         interpreter, _ = installed(config.models.interpreter)
         analysers = [build_analyser(pack, config) for _ in range(workers_of(config))]
         for analyser in analysers:
-            analyser.warm_up(config.detection.input_size)
+            warm_up(analyser, config)
         take_over(config.data.folder, pack.id, picture_embedder(analysers[0], config))
         gallery = EmbeddedGallery.open(
             config.data.folder,
@@ -202,15 +219,17 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         listeners = Listeners()
         if config.history.keep_days:
             listeners.join(history_listener(history))
+        calibration = Calibration(pack.embedder.operating_points)
         recognizer = Recognizer(
             workers=Workers(analysers, max_waiting=config.server.max_waiting_requests),
             gallery=gallery,
             listeners=listeners,
-            calibration=Calibration(pack.embedder.operating_points),
+            calibration=calibration,
             cohort_weight=pack.embedder.cohort_weight,
             pack_id=pack.id,
             settings=recognition_settings(config),
             clock_ms=now_ms,
+            passages=passages(config, calibration, pack),
         )
         site = _site(config, pack, recognizer, gallery, history)
         server = Server(application(site), server_limits(config))

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
-import math
 import os
 import shutil
 import time
@@ -30,6 +29,7 @@ import numpy as np
 from edge.errors import Conflict, Mistake, PictureTooSmall, StorageFull, UnknownPicture
 from edge.face import image
 from edge.face.analysis import Analyser, Face
+from edge.face.passes import whole
 from edge.gallery import reembedding, spool
 from edge.gallery.core import PICTURES_NAME
 from edge.gallery.database import Database
@@ -79,9 +79,10 @@ class PictureEmbedder:
             picture = image.decode(data, max_pixels=KEPT_PIXELS, min_side=1)
         except (UnknownPicture, PictureTooSmall):
             return None
-        smallest = min(self.analyser.detector.sizes, key=math.prod)
+        smallest = self.analyser.detector.smallest
         for looked_at in (_bordered(picture), picture):
-            faces = self.analyser.faces(looked_at, size=smallest, presence_floor=self.presence_floor)
+            one = whole(smallest, *looked_at.shape[:2])
+            faces = self.analyser.faces(looked_at, [one], presence_floor=self.presence_floor)
             if faces:
                 return self.analyser.embedder.template(looked_at, _subject(faces, looked_at).landmarks.points)
         return None

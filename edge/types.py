@@ -55,6 +55,10 @@ class Box:
         """The middle, (x, y)."""
         return self.x + self.width / 2, self.y + self.height / 2
 
+    def scaled(self, factor: float) -> Box:
+        """Return the same box in a picture `factor` times as large."""
+        return Box(self.x * factor, self.y * factor, self.width * factor, self.height * factor)
+
     def grown(self, factor: float) -> Box:
         """Return the box `factor` times as wide and high, about the same centre."""
         x, y = self.centre
@@ -213,12 +217,15 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class DetectorSpec:
-    """The detector: one file per input size, how its output is read, and its thresholds."""
+    """The detector: one file per input size, how its output is read, its thresholds, and which faces it finds."""
 
     decoding: str
     inputs: tuple[tuple[ModelFile, InputSpec], ...]
     score_threshold: float
     iou_threshold: float
+    least_face_pixels: float
+    most_face_pixels: float
+    """Longer side, brow to chin or cheek to cheek, in pixels of the input: nine of ten or more are found in between."""
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,7 @@ def milliseconds(work: Callable[[], object], count: int) -> float:
 
 def floor(analyser: Analyser, settings: config.Config, case: Case, data: bytes, count: int) -> dict[str, float]:
     """Return what the stages cost as bare calls: OpenCV's decode and resize, and invoking the networks."""
-    size = settings.detection.input_size
+    size = settings.detection.input_size or (192, 320)
     picture: Picture = image.decode(data, max_pixels=40_000_000, min_side=64)
     detector = analyser.detector.load(size)
     crops = 1 if case.known else 11  # the probe's, and the template's ten
@@ -246,7 +246,7 @@ def main() -> int:
     options = parser.parse_args()
     settings = config.load(environment={}, flags=[])
     analyser = daemon.build_analyser(daemon.pack_in_force(settings), settings)
-    analyser.warm_up(settings.detection.input_size)
+    daemon.warm_up(analyser, settings)
     print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}")
     for size in options.sizes:
         columns, rows = (int(part) for part in size.split("x"))

@@ -82,9 +82,9 @@ def embedded(folder: Path, analyser: Analyser, settings: config.Config) -> tuple
             picture = image.decode(path.read_bytes(), max_pixels=40_000_000, min_side=settings.image.min_side_pixels)
         except Refusal:
             continue
-        faces = analyser.faces(
-            picture, size=settings.detection.input_size, presence_floor=settings.faces.presence_floor
-        )
+        smallest = settings.faces.min_face_pixels
+        passes = analyser.passes(picture.shape, smallest, settings.detection.input_size)
+        faces = analyser.faces(picture, passes, presence_floor=settings.faces.presence_floor, enough_pixels=smallest)
         if faces and faces[0].measures.size >= settings.faces.min_face_pixels:
             points = faces[0].landmarks.points
             embedder = analyser.embedder

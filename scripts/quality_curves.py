@@ -240,9 +240,8 @@ class Bench:
     def faces(self, picture: Picture) -> list[Face]:
         """Return the faces as the appliance finds them, the largest first."""
         faces = self.settings.faces
-        return self.analyser.faces(
-            picture, size=self.settings.detection.input_size, presence_floor=faces.presence_floor
-        )
+        passes = self.analyser.passes(picture.shape, faces.min_face_pixels, self.settings.detection.input_size)
+        return self.analyser.faces(picture, passes, presence_floor=faces.presence_floor)
 
     def score(self, probe: Embedding, template: Embedding) -> float:
         """Return the score of a comparison as the appliance gives it."""

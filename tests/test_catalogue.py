@@ -45,6 +45,8 @@ def description() -> dict[str, Any]:
             "decoding": "blazeface",
             "score_threshold": 0.5,
             "iou_threshold": 0.3,
+            "least_face_pixels": 14,
+            "most_face_pixels": 110,
             "inputs": [{"file": "detector.tflite", "rows": 192, "columns": 320}],
         },
         "landmarks": {"file": "landmarks.tflite", "rows": 192, "columns": 192, **picture, "box_scale": 1.5},
@@ -297,6 +299,14 @@ def put(value: Any, *path: Any) -> Change:
         (put(float("nan"), "landmarks", "scale"), "scale nan is not above 0"),
         (put(0, "detector", "score_threshold"), "score_threshold 0 is not between 0 and 1"),
         (put(1, "detector", "score_threshold"), "score_threshold 1 is not between 0 and 1"),
+        (
+            put(0, "detector", "least_face_pixels"),
+            "least_face_pixels 0 and most_face_pixels 110 are no range from 1 up",
+        ),
+        (
+            put(14, "detector", "most_face_pixels"),
+            "least_face_pixels 14 and most_face_pixels 14 are no range from 1 up",
+        ),
         (put(1.5, "detector", "iou_threshold"), "iou_threshold 1.5 is not between 0 and 1"),
         (put([], "detector", "inputs"), "a detector needs at least one input"),
         (put([], "embedder", "probe_crops"), "at least one crop"),

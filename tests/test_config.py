@@ -76,7 +76,7 @@ def test_every_default_is_valid() -> None:
     assert settings.models.folder is None
     assert settings.models.workers is None
     assert settings.image.max_megapixels == 40
-    assert settings.detection.input_size == (192, 320)
+    assert settings.detection.input_size is None
     assert settings.new_person.threshold is None
     assert settings.new_person.threshold_score is None
     assert settings.new_person.yaw_max == 45

@@ -339,7 +339,7 @@ def test_a_face_is_found_again_in_the_picture_that_was_kept_of_it(
     embedder: PictureEmbedder, pictures: dict[str, Picture], name: str
 ) -> None:
     analyser, picture = embedder.analyser, pictures[name]
-    face = analyser.faces(picture, size=(192, 320), presence_floor=0.5)[0]
+    face = analyser.faces(picture, analyser.passes(picture.shape, 50), presence_floor=0.5)[0]
     kept = jpeg(image.cut(picture, face.landmarks.box.grown(2.0), longest=512))
     again = embedder(kept)
     assert again is not None

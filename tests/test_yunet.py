@@ -160,8 +160,8 @@ def test_its_faces_have_the_vectors_of_the_default_pack_s(
     far: Analyser, analyser: Analyser, pictures: dict[str, Picture]
 ) -> None:
     for name in ("obama-1", "obama-2", "biden-1"):
-        (ours,) = far.faces(pictures[name], size=(192, 320), presence_floor=0.5)
-        (theirs,) = analyser.faces(pictures[name], size=(192, 320), presence_floor=0.5)
+        (ours,) = far.faces(pictures[name], far.passes(pictures[name].shape, 50), presence_floor=0.5)
+        (theirs,) = analyser.faces(pictures[name], analyser.passes(pictures[name].shape, 50), presence_floor=0.5)
         one = far.embedder.probe(pictures[name], ours.landmarks.points).vector
         two = analyser.embedder.probe(pictures[name], theirs.landmarks.points).vector
         assert float(one @ two) > 0.98

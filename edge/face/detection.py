@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -11,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import Mistake, PackUnusable
+from edge.face.passes import FaceRange, Pass, Size, Window, plan, whole
 from edge.face.tflite import Model
 from edge.types import Box, Detection, Picture
-
-Size = tuple[int, int]
-"""Rows, columns."""
 
 BLAZEFACE_STRIDE = 4
 """Input pixels a cell: one anchor at the centre of each (MediaPipe, face_detection_full_range.pbtxt: strides 4,
@@ -43,11 +42,14 @@ class Letterbox:
     top: int
 
 
-def letterbox(picture: Picture, size: Size) -> tuple[Picture, Letterbox]:
-    """Return the picture fitted into `size` without distortion, and how to find the way back."""
+def letterbox(picture: Picture, size: Size, scale: float | None = None) -> tuple[Picture, Letterbox]:
+    """Return the picture fitted into `size` without distortion, and how to find the way back.
+
+    `scale`: input pixels a picture pixel, where it is to be less than what would fit.
+    """
     rows, columns = size
     height, width = picture.shape[:2]
-    scale = min(rows / height, columns / width)
+    scale = min(rows / height, columns / width, math.inf if scale is None else scale)
     inner = max(1, round(width * scale)), max(1, round(height * scale))
     small = picture
     if inner != (width, height):
@@ -159,6 +161,14 @@ def suppress(
     return np.asarray(merged, np.float32).reshape(-1, found.shape[1]), np.asarray(best, np.float32)
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What one pass found: n scores, and n x (left, top, width, height, points) in picture pixels."""
+
+    numbers: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+
 class Detector:
     """Finds faces. One network, several input sizes, each loaded when it is first needed."""
 
@@ -169,6 +179,7 @@ class Detector:
         decoding: str,
         score_threshold: float,
         iou_threshold: float,
+        faces: FaceRange,
     ) -> None:
         """`sizes`: how to load the network for each input size. PackUnusable for an unknown decoding."""
         if decoding not in DECODERS:
@@ -178,11 +189,17 @@ class Detector:
         self._decode = DECODERS[decoding]
         self._score_threshold = score_threshold
         self._iou_threshold = iou_threshold
+        self._faces = faces
 
     @property
     def sizes(self) -> tuple[Size, ...]:
         """The input sizes that there are."""
         return tuple(self._load)
+
+    @property
+    def smallest(self) -> Size:
+        """The cheapest input size."""
+        return min(self._load, key=math.prod)
 
     def load(self, size: Size) -> Model:
         """Return the network for that input size (KeyError for one that the pack does not have)."""
@@ -190,24 +207,65 @@ class Detector:
             self._models[size] = self._load[size]()
         return self._models[size]
 
+    def plan(self, rows: int, columns: int, smallest_face_pixels: float) -> tuple[Pass, ...]:
+        """Return the passes that find faces from that size up in such a picture, the coarsest first (see passes.py)."""
+        return plan(rows, columns, sizes=self._load, faces=self._faces, smallest_face_pixels=smallest_face_pixels)
+
     def detect(self, picture: Picture, size: Size) -> list[Detection]:
-        """Return the faces of the upright RGB picture, best first, in its pixels."""
-        model = self.load(size)
-        fitted, box = letterbox(picture, size)
-        found, scores = self._decode(model.run(fitted), size, self._score_threshold)
+        """Return the faces of the upright RGB picture, seen whole in that input, best first, in its pixels."""
+        return self.merged([self.look(picture, whole(size, *picture.shape[:2]))])
+
+    def look(self, picture: Picture, one: Pass) -> Found:
+        """Return what one pass finds in the upright RGB picture, nothing suppressed yet."""
+        model = self.load(one.size)
+        parts = [self._window(picture, one, window, model) for window in one.windows]
+        return Found(np.concatenate([p.numbers for p in parts]), np.concatenate([p.scores for p in parts]))
+
+    def merged(self, looks: Sequence[Found]) -> list[Detection]:
+        """Return the faces that one or several passes found, each once, best first."""
+        numbers, scores = np.concatenate([p.numbers for p in looks]), np.concatenate([p.scores for p in looks])
         if not len(scores):
             return []
-        found, scores = suppress(found, scores, self._iou_threshold)
-        found[:, 2:4] /= box.scale
-        found[:, 0:2] = (found[:, 0:2] - (box.left, box.top)) / box.scale
-        points = (found[:, 4:].reshape(len(found), -1, 2) - (box.left, box.top)) / box.scale
+        numbers, scores = suppress(numbers, scores, self._iou_threshold)
         return [
-            Detection(Box(*(float(n) for n in row[:4])), float(score), seen)
-            for row, score, seen in zip(found, scores, points.astype(np.float32), strict=True)
+            Detection(Box(*(float(n) for n in row[:4])), float(score), row[4:].reshape(-1, 2))
+            for row, score in zip(numbers, scores, strict=True)
         ]
 
+    def _window(self, picture: Picture, one: Pass, window: Window, model: Model) -> Found:
+        part = picture[window.top : window.bottom, window.left : window.right]
+        fitted, box = letterbox(part, one.size, one.scale)
+        numbers, scores = self._decode(model.run(fitted), one.size, self._score_threshold)
+        _move(numbers, -box.left, -box.top)
+        numbers /= box.scale
+        kept = _not_cut(numbers, window, *picture.shape[:2])
+        kept &= numbers[:, 2:4].max(axis=1, initial=0) >= one.least_box_pixels
+        _move(numbers, window.left, window.top)
+        return Found(numbers[kept], scores[kept])
 
-def turned(size: Size, picture: Picture) -> Size:
-    """Return the input size as it suits the picture: lying for a lying picture, upright for an upright one."""
-    rows, columns = picture.shape[:2]
-    return (max(size), min(size)) if rows > columns else (min(size), max(size))
+
+def _move(numbers: NDArray[np.float32], x: float, y: float) -> None:
+    """Shift corners and points; width and height stay."""
+    numbers[:, 0] += x
+    numbers[:, 1] += y
+    numbers[:, 4::2] += x
+    numbers[:, 5::2] += y
+
+
+def _not_cut(numbers: NDArray[np.float32], window: Window, rows: int, columns: int) -> NDArray[np.bool_]:
+    """Return which boxes (in the window's pixels) are not cut by an edge of it that lies within the picture.
+
+    Such a face is whole in the window beside it.
+    """
+    left, top = numbers[:, 0], numbers[:, 1]
+    right, bottom = left + numbers[:, 2], top + numbers[:, 3]
+    kept = np.ones(len(numbers), np.bool_)
+    if window.left > 0:
+        kept &= left > 0
+    if window.top > 0:
+        kept &= top > 0
+    if window.right < columns:
+        kept &= right < window.right - window.left
+    if window.bottom < rows:
+        kept &= bottom < window.bottom - window.top
+    return kept

@@ -22,6 +22,19 @@ MAX_ASPECT = 20
 MAX_JPEG_SCANS = 100
 """A progressive JPEG of a camera has about ten; each costs a pass over all coefficients."""
 
+REDUCED_FROM_PIXELS = 3_000_000
+"""From this size on a JPEG is worth decoding at half its size or less, where that is enough: a picture of 3840 x 2160
+takes 37 ms, and half of it 16 (a desktop core). Where it turns out not to be enough, it has to be decoded twice; of a
+smaller picture that would cost more than is saved."""
+
+REDUCTIONS = {
+    1: cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+"""By how much the JPEG decoder can shrink, and OpenCV's flags for it (the reduction's own flag is named after grey)."""
+
 MAX_SEGMENTS = 100_000
 """Segments, scans or chunks of one file. Cameras write hundreds; 24 MB hold millions of empty ones, seconds to walk."""
 
@@ -62,8 +75,50 @@ def declared(data: bytes) -> Declared:
     raise broken("not a JPEG, PNG, WebP or BMP by its first bytes")
 
 
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A picture whose header has been read and found bearable, its pixels not decoded yet."""
+
+    data: bytes
+    head: Declared
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the upright picture."""
+        head = self.head
+        return (head.columns, head.rows) if head.orientation >= 5 else (head.rows, head.columns)
+
+    def reduction(self, scale: float) -> int:
+        """Return by how much it is worth being shrunk while decoding, if only `scale` of its size is needed (0..1).
+
+        1 where nothing is gained.
+        """
+        if self.head.format != "JPEG" or self.head.pixels < REDUCED_FROM_PIXELS:
+            return 1
+        return max(reduction for reduction in REDUCTIONS if reduction == 1 or reduction * scale <= 1)
+
+    def picture(self, reduction: int = 1) -> Picture:
+        """Return the picture, turned upright by its EXIF orientation, and a whole number of times smaller.
+
+        `reduction`: a key of REDUCTIONS. UnknownPicture if it cannot be decoded.
+        """
+        flags = REDUCTIONS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
+        try:
+            picture = cv2.imdecode(np.frombuffer(self.data, np.uint8), flags)
+            if picture is not None:
+                return _upright(np.asarray(picture, np.uint8), self.head.orientation)
+        except (cv2.error, MemoryError):
+            pass
+        raise broken(f"a {self.head.format} that cannot be decoded")
+
+
 def decode(data: bytes, *, max_pixels: int, min_side: int) -> Picture:
-    """Return the picture, turned upright by its EXIF orientation.
+    """Return the picture, turned upright by its EXIF orientation. Raises what `opened` and `Frame.picture` raise."""
+    return opened(data, max_pixels=max_pixels, min_side=min_side).picture()
+
+
+def opened(data: bytes, *, max_pixels: int, min_side: int) -> Frame:
+    """Return the picture as far as its header tells.
 
     UnknownPicture: not one of the four formats, cut short, broken, more than `max_pixels` pixels, or a side more than
     MAX_ASPECT times the other. PictureTooSmall: a side under `min_side` pixels.
@@ -79,13 +134,7 @@ def decode(data: bytes, *, max_pixels: int, min_side: int) -> Picture:
         raise PictureTooSmall(Mistake("image", f"{size}; the least is {min_side} on a side"))
     if max(head.columns, head.rows) > MAX_ASPECT * min(head.columns, head.rows):
         raise broken(f"declares {head.columns} x {head.rows} pixels; the longest shape taken is {MAX_ASPECT} to 1")
-    try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-        if picture is not None:
-            return _upright(np.asarray(picture, np.uint8), head.orientation)
-    except (cv2.error, MemoryError):
-        pass
-    raise broken(f"a {head.format} that cannot be decoded")
+    return Frame(data, head)
 
 
 def encode_jpeg(picture: Picture, *, quality: int) -> bytes:

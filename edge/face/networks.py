@@ -11,6 +11,7 @@ from edge.face.analysis import Analyser
 from edge.face.detection import Detector
 from edge.face.embedding import Embedder
 from edge.face.landmarks import FaceMesh
+from edge.face.passes import FaceRange
 from edge.face.tflite import Model
 from edge.types import DetectorSpec, EmbedderSpec, InputSpec, LandmarksSpec, ModelFile, Pack
 
@@ -33,6 +34,7 @@ class Networks:
             decoding=spec.decoding,
             score_threshold=spec.score_threshold,
             iou_threshold=spec.iou_threshold,
+            faces=FaceRange(spec.least_face_pixels, spec.most_face_pixels),
         )
 
     def mesh(self, spec: LandmarksSpec) -> FaceMesh:

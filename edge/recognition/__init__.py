@@ -9,6 +9,7 @@ from edge.recognition.comparing import Comparison, Inspected
 from edge.recognition.faces import Seen
 from edge.recognition.fusion import FusionResult, RejectedPicture
 from edge.recognition.judging import CreateResult, FaceResult
+from edge.recognition.passages import Passages
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.requests import ActionRequest, CompareRequest, DetectRequest, FusionRequest, VectorSearch
 from edge.recognition.room import Settings, Workers
@@ -24,6 +25,7 @@ __all__ = [
     "FusionRequest",
     "FusionResult",
     "Inspected",
+    "Passages",
     "Recognizer",
     "RejectedPicture",
     "Searched",

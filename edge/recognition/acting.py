@@ -75,15 +75,15 @@ def _acted(room: Room, request: ActionRequest) -> ActionResult:
     limits = room.limits(request.limits, request.wanted.features)
     with room.workers.one() as worker:
         try:
-            picture = room.decoded(request.image)
+            found = look(room, worker, room.frame(request.image), request.wanted, multi=request.multi)
         except (UnknownPicture, PictureTooSmall) as refusal:
             return ActionResult(0, undecodable=refusal)
-        found = look(room, worker, picture, request.wanted, multi=request.multi)
         subjects = subjects_of(
             room,
             worker,
-            picture,
+            found.picture,
             found.seen,
+            source_id=request.source_id,
             newcomer=lambda one: _newcomer(request, one),
             # whoever is not to be added need not be good enough to be
             reasons=lambda one: gate(one.face.measures, limits) if request.add_list is not None else (),
@@ -98,7 +98,7 @@ def _acted(room: Room, request: ActionRequest) -> ActionResult:
         group_id=request.group_id,
         persons=request.results,
     )
-    template = templates_from(room, picture, found.seen, drop_image=request.drop_image)
+    template = templates_from(room, found.picture, found.seen, drop_image=request.drop_image)
     return ActionResult(found.faces_total, judge(room, judgement, subjects, template))
 
 

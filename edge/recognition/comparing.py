@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edge import matching
 from edge.errors import PictureTooSmall, Refusal, UnknownPicture
-from edge.recognition.faces import Look, look
+from edge.recognition.faces import Seen, look
 from edge.recognition.requests import CompareRequest, DetectRequest
 from edge.recognition.room import Room
 from edge.types import NewPersonLimits, WantedParts
@@ -16,7 +16,8 @@ from edge.types import NewPersonLimits, WantedParts
 class Inspected:
     """What one picture shows, or why it shows nothing."""
 
-    look: Look
+    faces_total: int
+    seen: tuple[Seen, ...]
     undecodable: Refusal | None = None
 
 
@@ -56,8 +57,8 @@ def compare(room: Room, request: CompareRequest) -> Comparison:
         )
     scores = [
         room.calibration.score(matching.similarity(one.embedding, other.embedding, room.cohort_weight))
-        for one in first.look.seen
-        for other in second.look.seen
+        for one in first.seen
+        for other in second.seen
         if one.embedding is not None and other.embedding is not None
     ]
     threshold = room.policy(NewPersonLimits(threshold=request.threshold)).at(1).match
@@ -67,7 +68,7 @@ def compare(room: Room, request: CompareRequest) -> Comparison:
 def _inspected(room: Room, data: bytes, wanted: WantedParts, *, multi: bool, with_templates: bool) -> Inspected:
     with room.workers.one() as worker:
         try:
-            picture = room.decoded(data)
+            found = look(room, worker, room.frame(data), wanted, multi=multi, with_templates=with_templates)
         except (UnknownPicture, PictureTooSmall) as refusal:
-            return Inspected(Look(0, ()), refusal)
-        return Inspected(look(room, worker, picture, wanted, multi=multi, with_templates=with_templates))
+            return Inspected(0, (), refusal)
+        return Inspected(found.faces_total, found.seen)

@@ -44,30 +44,30 @@ def _from_picture(room: Room, request: PersonCreate, list_id: str, data: bytes) 
     limits = room.limits(request.limits, request.wanted.features)
     with room.workers.one() as worker:
         try:
-            picture = room.decoded(data)
+            found = look(
+                room,
+                worker,
+                room.frame(data),
+                request.wanted,
+                multi=request.multi,
+                pose=(request.yaw_degrees, request.pitch_degrees),
+                with_templates=request.embedding_only,
+            )
         except (UnknownPicture, PictureTooSmall) as refusal:
             return CreateResult(faces_total=0, processed=0, undecodable=refusal)
-        found = look(
-            room,
-            worker,
-            picture,
-            request.wanted,
-            multi=request.multi,
-            pose=(request.yaw_degrees, request.pitch_degrees),
-            with_templates=request.embedding_only,
-        )
         if request.embedding_only:
             return CreateResult(found.faces_total, len(found.seen), embeddings=found.seen)
         subjects = subjects_of(
             room,
             worker,
-            picture,
+            found.picture,
             found.seen,
+            source_id=request.source_id,
             newcomer=lambda one: _newcomer(request, one),
             reasons=lambda one: gate(one.face.measures, limits),
             drop_image=request.drop_image,
         )
-    template = templates_from(room, picture, found.seen, drop_image=request.drop_image)
+    template = templates_from(room, found.picture, found.seen, drop_image=request.drop_image)
     results = judge(room, _judgement(room, request, list_id), subjects, template)
     return CreateResult(found.faces_total, len(subjects), results)
 
@@ -77,7 +77,7 @@ def _from_vector(room: Room, request: PersonCreate, list_id: str, vector: Vector
     with room.workers.one() as worker:
         embedding = worker.embedder.given(vector)
         try:
-            picture = None if request.image is None else room.decoded(request.image)
+            picture = None if request.image is None else room.frame(request.image).picture()
         except (UnknownPicture, PictureTooSmall) as refusal:
             return CreateResult(faces_total=0, processed=0, undecodable=refusal)
         kept = None if picture is None or request.drop_image else whole_jpeg(room, picture)

@@ -10,6 +10,7 @@ import numpy as np
 
 from edge.face import image
 from edge.face.analysis import Analyser, Face
+from edge.face.image import Frame
 from edge.recognition.room import Room
 from edge.types import Box, Embedding, FeatureBound, Picture, Template, WantedParts
 
@@ -35,7 +36,7 @@ class Seen:
 
     face: Face
     box: Box
-    """Within the picture."""
+    """Within the frame."""
     thumb: bytes | None
     normalized: bytes | None
     features: tuple[Mapping[str, Any], ...]
@@ -49,29 +50,63 @@ class Look:
 
     faces_total: int
     seen: tuple[Seen, ...]
+    picture: Picture
+    """The one in whose pixels the faces' landmarks are: the frame, or the frame made smaller."""
 
 
 def look(
     room: Room,
     worker: Analyser,
-    picture: Picture,
+    frame: Frame,
     wanted: WantedParts,
     *,
     multi: bool,
     pose: tuple[float | None, float | None] = (None, None),
     with_templates: bool = False,
 ) -> Look:
-    """Find the faces and describe them as wanted: all of sufficient size, or the largest, posed as the caller says."""
+    """Find the faces and describe them as wanted: all of sufficient size, or the largest, posed as the caller says.
+
+    For who holds a worker: decoding keeps a core busy like any other stage. Raises UnknownPicture.
+    """
     settings = room.settings
-    faces = worker.faces(picture, size=settings.detector_size, presence_floor=settings.presence_floor)
+    picture, faces = _found(room, worker, frame, multi=multi)
     chosen = [face for face in faces if face.measures.size >= settings.min_face_pixels]
     if not multi:
         chosen = [face.with_pose(*pose) for face in chosen[:1]]
-    return Look(len(faces), tuple(_seen(worker, picture, face, wanted, with_templates) for face in chosen))
+    seen = tuple(_seen(worker, picture, face, wanted, with_templates) for face in chosen)
+    return Look(len(faces), seen, picture)
+
+
+def _found(room: Room, worker: Analyser, frame: Frame, *, multi: bool) -> tuple[Picture, list[Face]]:
+    """Return the picture and the faces in it.
+
+    A large frame is decoded no larger than the detector needs; where a face then has fewer pixels than the embedder
+    takes, it is decoded again.
+    """
+    settings = room.settings
+    smallest = settings.min_face_pixels
+    passes = worker.passes(frame.shape, smallest, settings.detector_size)
+    reduction = frame.reduction(passes[-1].scale)
+    picture = frame.picture(reduction)
+    if reduction > 1:
+        passes = worker.passes(picture.shape, smallest / reduction, settings.detector_size)
+    faces = worker.faces(
+        picture,
+        passes,
+        presence_floor=settings.presence_floor,
+        enough_pixels=None if multi else smallest / reduction,
+        reduction=reduction,
+    )
+    if reduction > 1 and not all(
+        worker.embedder.is_fed(face.landmarks.points) for face in faces if face.measures.size >= smallest
+    ):
+        picture = frame.picture()
+        faces = worker.closer(picture, faces)
+    return picture, faces
 
 
 def _seen(worker: Analyser, picture: Picture, face: Face, wanted: WantedParts, with_template: bool) -> Seen:
-    rows, columns = picture.shape[:2]
+    rows, columns = (side * face.reduction for side in picture.shape[:2])
     box, points = face.landmarks.box, face.landmarks.points
     thumb = normalized = None
     if wanted.thumb:
@@ -80,7 +115,7 @@ def _seen(worker: Analyser, picture: Picture, face: Face, wanted: WantedParts, w
         normalized = image.encode_jpeg(worker.embedder.crop(picture, points), quality=NORMALIZED_QUALITY)
     return Seen(
         face=face,
-        box=box.within(columns, rows),
+        box=face.box.within(columns, rows),
         thumb=thumb,
         normalized=normalized,
         features=_features(face, wanted.features),
@@ -121,11 +156,11 @@ def whole_jpeg(room: Room, picture: Picture) -> bytes:
     return image.encode_jpeg(small, quality=room.settings.portrait_quality)
 
 
-def sighting_picture(room: Room, picture: Picture, box: Box, *, drop_image: bool) -> bytes | None:
+def sighting_picture(room: Room, picture: Picture, seen: Seen, *, drop_image: bool) -> bytes | None:
     """Return the small picture of a sighting, None where none may be kept."""
     if drop_image or not room.settings.sighting_pictures:
         return None
-    return _jpeg_of(picture, box.grown(THUMB_GROWTH), SIGHTING_PIXELS, SIGHTING_QUALITY)
+    return _jpeg_of(picture, seen.face.landmarks.box.grown(THUMB_GROWTH), SIGHTING_PIXELS, SIGHTING_QUALITY)
 
 
 def thumb_of(room: Room, portrait: bytes) -> bytes:

@@ -67,14 +67,13 @@ def fuse(room: Room, request: FusionRequest) -> FusionResult:
 def _template(room: Room, request: FusionRequest, number: int, data: bytes) -> Template | RejectedPicture:
     with room.workers.one() as worker:
         try:
-            picture = room.decoded(data)
+            found = look(room, worker, room.frame(data), WantedParts(), multi=False)
         except (UnknownPicture, PictureTooSmall) as refusal:
             return RejectedPicture(number, undecodable=refusal)
-        found = look(room, worker, picture, WantedParts(), multi=False)
         if not found.seen:
             return RejectedPicture(number)
         (seen,) = found.seen
         reasons = gate(seen.face.measures, room.limits(request.limits, ()))
         if reasons:
             return RejectedPicture(number, reasons=reasons)
-        return template_of(room, worker, picture, seen, drop_image=request.drop_image)
+        return template_of(room, worker, found.picture, seen, drop_image=request.drop_image)

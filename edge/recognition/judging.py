@@ -12,6 +12,7 @@ from edge.face.analysis import Analyser
 from edge.gallery.protocol import CANDIDATES, Outcome, Probe, TemplatesWanted
 from edge.matching import Identification, Ranked, ThresholdPolicy
 from edge.recognition.faces import Seen, sighting_picture, template_of
+from edge.recognition.passages import Passed
 from edge.recognition.room import Room
 from edge.types import (
     Candidate,
@@ -44,6 +45,8 @@ class FaceResult:
     reasons: tuple[Reason, ...]
     seen: Seen | None
     """None where a vector came instead of a picture."""
+    passage_frames: int | None
+    """Frames of the visit that were decided on together; None where each is decided for itself."""
     matches: tuple[Ranked, ...] = ()
     """Everybody of the lists that it matches, best first, as many as were asked for."""
 
@@ -69,6 +72,8 @@ class Subject:
     newcomer: NewPerson
     reasons: tuple[Reason, ...]
     sighting_picture: bytes | None
+    passage_frames: int | None = None
+    """Frames of the visit of whose vectors the embedding is the mean; None: it is this frame's own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,20 +101,26 @@ def subjects_of(
     picture: Picture,
     faces: Sequence[Seen],
     *,
+    source_id: str | None,
     newcomer: Callable[[Seen], NewPerson],
     reasons: Callable[[Seen], tuple[Reason, ...]],
     drop_image: bool,
 ) -> list[Subject]:
-    """Return the faces of a picture, ready to be judged."""
+    """Return the faces of a picture, ready to be judged: each by itself, or with the frames of its visit."""
+    probes = [worker.embedder.probe(picture, one.face.landmarks.points) for one in faces]
+    passed: Sequence[Passed | None] = [None] * len(probes)
+    if room.passages is not None and source_id is not None:
+        passed = room.passages.joined(source_id, probes, worker.embedder.given)
     return [
         Subject(
             seen=one,
-            embedding=worker.embedder.probe(picture, one.face.landmarks.points),
+            embedding=visit.embedding if visit else probe,
             newcomer=newcomer(one),
             reasons=reasons(one),
-            sighting_picture=sighting_picture(room, picture, one.box, drop_image=drop_image),
+            sighting_picture=sighting_picture(room, picture, one, drop_image=drop_image),
+            passage_frames=visit.frames if visit else None,
         )
-        for one in faces
+        for one, probe, visit in zip(faces, probes, passed, strict=True)
     ]
 
 
@@ -135,7 +146,10 @@ def judge(
 
     def decide(number: int, list_size: int, candidates: Sequence[Candidate]) -> Decision:
         judged[number] = matching.identify(candidates, judgement.policy.at(list_size), room.calibration)
-        return judgement.verdict(judged[number], subjects[number].reasons, number)
+        decision = judgement.verdict(judged[number], subjects[number].reasons, number)
+        if decision.verdict is Verdict.ADD and _too_short(room, subjects[number]):
+            return Decision(Verdict.REJECT)
+        return decision
 
     alerts = [_alerts(room, judgement, subject) for subject in subjects]
     probes = [Probe(one.embedding, one.newcomer, None) for one in subjects]
@@ -146,14 +160,25 @@ def judge(
         outcomes = room.gallery.search_or_enrol(
             judgement.search_lists, judgement.add_list, probes, decide, judgement.persons
         )
-    results = tuple(_result(outcome, judged[number], subjects[number]) for number, outcome in enumerate(outcomes))
+    results = tuple(
+        _result(outcome, judged[number], subjects[number], _too_short(room, subjects[number]))
+        for number, outcome in enumerate(outcomes)
+    )
     for subject, result, raised in zip(subjects, results, alerts, strict=True):
         _tell(room, judgement, subject, result, raised)
     return results
 
 
-def _result(outcome: Outcome, identification: Identification, subject: Subject) -> FaceResult:
-    decision, reasons = outcome.decision, subject.reasons
+def _too_short(room: Room, subject: Subject) -> tuple[Reason, ...]:
+    """Return why the visit does not make somebody new yet: it was seen in too few frames."""
+    frames, least = subject.passage_frames, room.settings.passage_frames
+    return () if frames is None or frames >= least else (Reason("passage_frames", frames, least),)
+
+
+def _result(
+    outcome: Outcome, identification: Identification, subject: Subject, too_short: tuple[Reason, ...]
+) -> FaceResult:
+    decision, reasons = outcome.decision, (*subject.reasons, *too_short)
     score, candidate = None, None
     if decision.verdict in (Verdict.MATCH, Verdict.REPLACE) and identification.matched:
         score = identification.matched.score
@@ -169,6 +194,7 @@ def _result(outcome: Outcome, identification: Identification, subject: Subject) 
         rival=identification.rival if decision.verdict is Verdict.REJECT else None,
         reasons=reasons if decision.verdict is Verdict.REJECT else (),
         seen=subject.seen,
+        passage_frames=subject.passage_frames,
         matches=tuple(one for one in identification.ranked if one.score >= identification.thresholds.match),
     )
 

@@ -13,6 +13,7 @@ from edge.recognition.acting import ActionResult, Searched
 from edge.recognition.comparing import Comparison, Inspected
 from edge.recognition.fusion import FusionResult
 from edge.recognition.judging import CreateResult
+from edge.recognition.passages import Passages
 from edge.recognition.requests import ActionRequest, CompareRequest, DetectRequest, FusionRequest, VectorSearch
 from edge.recognition.room import Room, Settings, Workers
 from edge.types import PersonCreate
@@ -32,6 +33,7 @@ class Recognizer:
         pack_id: str,
         settings: Settings,
         clock_ms: Callable[[], int],
+        passages: Passages | None = None,
     ) -> None:
         self._room = Room(
             workers=workers,
@@ -42,6 +44,7 @@ class Recognizer:
             pack_id=pack_id,
             settings=settings,
             clock_ms=clock_ms,
+            passages=passages,
             identifiers=Identifiers(clock_ms),
         )
 
@@ -77,5 +80,5 @@ class Recognizer:
         """Send a blank picture through a worker and ask the gallery for its main list; hangs or raises if they do."""
         room = self._room
         with room.workers.one() as worker:
-            worker.warm_up(room.settings.detector_size)
+            worker.warm_up([worker.detector.smallest])
         room.gallery.find_list(room.gallery.main_list_id)

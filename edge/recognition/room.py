@@ -12,11 +12,13 @@ from edge.errors import TooBusy
 from edge.events import Listeners
 from edge.face import image
 from edge.face.analysis import Analyser
-from edge.face.detection import Size
+from edge.face.image import Frame
+from edge.face.passes import Size
 from edge.gallery.identifiers import Identifiers
 from edge.gallery.protocol import Gallery
 from edge.matching import Calibration, ThresholdPolicy
-from edge.types import FeatureBound, Limit, NewPersonLimits, Picture
+from edge.recognition.passages import Passages
+from edge.types import FeatureBound, Limit, NewPersonLimits
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Settings:
 
     max_pixels: int
     min_side_pixels: int
-    detector_size: Size
+    detector_size: Size | None
+    """None: the passes follow from `min_face_pixels` and the picture's size."""
     min_face_pixels: float
     presence_floor: float
     threshold: float | None
@@ -37,6 +40,8 @@ class Settings:
     pitch_max: float
     limits: tuple[Limit, ...]
     """The appliance's own, beside those that a request can name."""
+    passage_frames: int
+    """Frames of one visit that somebody new must have been seen in, where frames are decided together."""
     portrait_pixels: int
     portrait_quality: int
     sighting_pictures: bool
@@ -83,15 +88,14 @@ class Room:
     pack_id: str
     settings: Settings
     clock_ms: Callable[[], int]
+    passages: Passages | None
+    """None: every frame is decided for itself."""
     identifiers: Identifiers
     """Of sightings."""
 
-    def decoded(self, data: bytes) -> Picture:
-        """Return the picture, upright. Raises UnknownPicture, PictureTooSmall.
-
-        For who holds a worker: decoding keeps a core busy like any other stage.
-        """
-        return image.decode(data, max_pixels=self.settings.max_pixels, min_side=self.settings.min_side_pixels)
+    def frame(self, data: bytes) -> Frame:
+        """Return the picture, not decoded yet. Raises UnknownPicture, PictureTooSmall."""
+        return image.opened(data, max_pixels=self.settings.max_pixels, min_side=self.settings.min_side_pixels)
 
     def policy(self, asked: NewPersonLimits) -> ThresholdPolicy:
         """Return the thresholds: the request's own, else the setting's."""

@@ -97,13 +97,18 @@ RECORD: dict[str, Schema] = {
 }
 URL: dict[str, Schema] = {"image_url": {"type": "string", "description": "Absent where no picture was kept."}}
 PERSON = obj({**RECORD, "status": one_of("init")}, URL)
-KEPT_PERSON = obj({**RECORD, "status": one_of("init", "replaced"), "threshold": SCORE}, {**URL, **WANTED_PARTS})
-MATCHED_PERSON = obj({**RECORD, "threshold": SCORE}, {**URL, **WANTED_PARTS})
+TOGETHER = {"passage_frames": WHOLE}
+"""Of how many frames of a visit the decision is, where frames are decided on together."""
+
+KEPT_PERSON = obj(
+    {**RECORD, "status": one_of("init", "replaced"), "threshold": SCORE}, {**URL, **TOGETHER, **WANTED_PARTS}
+)
+MATCHED_PERSON = obj({**RECORD, "threshold": SCORE}, {**URL, **TOGETHER, **WANTED_PARTS})
 FOUND_PERSON = obj(RECORD, URL)
 CANDIDATE = obj({"person_id": UUID, "list_id": UUID, "fields": array(TEXT), "score": SCORE})
 REJECTED_FACE = obj(
     {"reasons": array(named("Reason")), "threshold": SCORE},
-    {"candidate": named("Candidate"), "rival": named("Candidate"), **WANTED_PARTS},
+    {"candidate": named("Candidate"), "rival": named("Candidate"), **TOGETHER, **WANTED_PARTS},
 )
 EMBEDDED_FACE = obj({"embedding": array(NUMBER), "model": TEXT}, {"features": array(named("Feature")), **WANTED_PARTS})
 FACE = obj(
@@ -137,6 +142,7 @@ ACTED_FACE = obj(
         "bbox": named("Box"),
     },
     {
+        **TOGETHER,
         "added": named("Person"),
         "candidate": named("Candidate"),
         "rival": named("Candidate"),

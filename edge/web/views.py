@@ -129,7 +129,7 @@ def _mistakes(refusal: Refusal, name: str | None = None) -> list[dict[str, str]]
 def _kept(one: FaceResult, status: str, wanted: WantedParts, image_url: ImageUrl) -> dict[str, Any]:
     assert one.person is not None
     record = person_record(one.person, image_url)
-    return {**record, "status": status, "threshold": one.threshold, **_parts(one.seen, wanted)}
+    return {**record, "status": status, **_decided_by(one), **_parts(one.seen, wanted)}
 
 
 def _matched(one: FaceResult, wanted: WantedParts, image_url: ImageUrl) -> dict[str, Any]:
@@ -138,14 +138,20 @@ def _matched(one: FaceResult, wanted: WantedParts, image_url: ImageUrl) -> dict[
     parts = _parts(one.seen, wanted)
     if one.seen and wanted.features:
         parts["features"] = [*one.seen.features]
-    return {**record, "score": _rounded(one.score), "threshold": one.threshold, **parts}
+    return {**record, "score": _rounded(one.score), **_decided_by(one), **parts}
 
 
 def _rejected(one: FaceResult, wanted: WantedParts) -> dict[str, Any]:
-    answer: dict[str, Any] = {"reasons": [reason(why) for why in one.reasons], "threshold": one.threshold}
+    answer: dict[str, Any] = {"reasons": [reason(why) for why in one.reasons], **_decided_by(one)}
     if one.seen:
         answer["bbox"] = bbox(one.seen.box)
     return {**answer, **_candidate(one), **_parts(one.seen, wanted)}
+
+
+def _decided_by(one: FaceResult) -> dict[str, Any]:
+    """Return what the decision rests on: the threshold, and, where frames were taken together, how many."""
+    together = {} if one.passage_frames is None else {"passage_frames": one.passage_frames}
+    return {"threshold": one.threshold, **together}
 
 
 def _candidate(one: FaceResult) -> dict[str, Any]:
@@ -197,7 +203,7 @@ def _acted(one: FaceResult, wanted: WantedParts, image_url: ImageUrl) -> dict[st
     assert one.seen is not None, "an action is taken on a picture"
     answer: dict[str, Any] = {
         "matches": [found_person(match, image_url) for match in one.matches],
-        "threshold": one.threshold,
+        **_decided_by(one),
         "reasons": [reason(why) for why in one.reasons],
         "bbox": bbox(one.seen.box),
         **_candidate(one),
@@ -228,15 +234,15 @@ def compared(comparison: Comparison, wanted: WantedParts, *, spent_ms: int) -> A
 
 
 def _inspected(pictures: Sequence[Inspected], wanted: WantedParts, spent_ms: int) -> dict[str, Any]:
-    faces_total = sum(one.look.faces_total for one in pictures)
-    processed = sum(len(one.look.seen) for one in pictures)
+    faces_total = sum(one.faces_total for one in pictures)
+    processed = sum(len(one.seen) for one in pictures)
     refused = [(number, one.undecodable) for number, one in enumerate(pictures) if one.undecodable is not None]
     body: dict[str, Any] = {
         "faces_total": faces_total,
         "message": _message(faces_total, processed, refused[0][1] if refused and not faces_total else None),
         "spent": spent_ms,
         "status": "ok",
-        "results": [[_face(seen, wanted) for seen in one.look.seen] for one in pictures],
+        "results": [[_face(seen, wanted) for seen in one.seen] for one in pictures],
     }
     if refused:
         body["errors"] = [error for number, one in refused for error in _mistakes(one, f"images[{number}]")]

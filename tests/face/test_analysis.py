@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,8 @@ import pytest
 
 from edge.errors import PackUnusable
 from edge.face.analysis import Analyser, Face
-from edge.face.detection import Detector, Size
+from edge.face.detection import Detector, Found
+from edge.face.passes import FaceRange, Pass, Size
 from edge.face.tflite import Model
 from edge.types import Box, Detection, InputSpec, Picture
 
@@ -21,7 +22,8 @@ Wall = Callable[[int, int], Picture]
 
 
 def faces(analyser: Analyser, picture: Picture, *, size: Size = LYING, presence_floor: float = 0.5) -> list[Face]:
-    return analyser.faces(picture, size=size, presence_floor=presence_floor)
+    """The faces that one pass over the whole picture finds."""
+    return analyser.faces(picture, analyser.passes(picture.shape, 50, size), presence_floor=presence_floor)
 
 
 def contains(box: Box, point: tuple[float, float]) -> bool:
@@ -81,9 +83,12 @@ class Invents(Detector):
     def __init__(self, real: Detector) -> None:
         self.real = real
 
-    def detect(self, picture: Picture, size: Size) -> list[Detection]:
-        (first, *_) = self.real.detect(picture, size)
-        corner = Box(0, picture.shape[0] - 100.0, 90, 90)
+    def look(self, picture: Picture, one: Pass) -> Found:
+        return self.real.look(picture, one)
+
+    def merged(self, looks: Sequence[Found]) -> list[Detection]:
+        (first, *_) = self.real.merged(looks)
+        corner = Box(0, 412, 90, 90)
         shift = np.array(corner.centre) - np.array(first.box.centre)
         return [Detection(corner, 0.99, (first.points + shift).astype(np.float32)), first]
 
@@ -98,17 +103,76 @@ def test_the_presence_floor_is_applied(analyser: Analyser, pictures: dict[str, P
 
 @pytest.mark.parametrize(("shape", "asked"), [((300, 400), LYING), ((400, 300), UPRIGHT), ((300, 300), LYING)])
 def test_the_input_lies_as_the_picture_does(analyser: Analyser, shape: Size, asked: Size) -> None:
-    class Asked(Detector):
-        def __init__(self) -> None:
-            self.sizes_asked: list[Size] = []
+    (one,) = analyser.passes(shape, 50, LYING)
+    assert one.size == asked
 
-        def detect(self, _: Picture, size: Size) -> list[Detection]:
-            self.sizes_asked.append(size)
-            return []
 
-    detector = Asked()
-    assert faces(Analyser(detector, analyser.mesh, analyser.embedder), np.zeros((*shape, 3), np.uint8)) == []
-    assert detector.sizes_asked == [asked]
+# --- passes ---
+
+
+class Counts(Detector):
+    """The real detector, and which passes it was asked for."""
+
+    def __init__(self, real: Detector) -> None:
+        self.real = real
+        self.asked: list[Pass] = []
+
+    def look(self, picture: Picture, one: Pass) -> Found:
+        self.asked.append(one)
+        return self.real.look(picture, one)
+
+    def merged(self, looks: Sequence[Found]) -> list[Detection]:
+        return self.real.merged(looks)
+
+
+def counted(analyser: Analyser) -> tuple[Analyser, Counts]:
+    counts = Counts(analyser.detector)
+    return Analyser(counts, analyser.mesh, analyser.embedder), counts
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(480, 640), (1080, 1920), (1920, 1080), (2160, 3840)])
+@pytest.mark.parametrize("face_pixels", [52, 110, 230])
+def test_a_face_of_any_size_is_found_once_in_any_frame(
+    analyser: Analyser, wall: Wall, paste: Paste, rows: int, columns: int, face_pixels: int
+) -> None:
+    frame = wall(rows, columns)
+    truth = paste(frame, "collins-1", x=columns // 2 + 37, y=rows // 2 - 21, face_pixels=face_pixels)
+    (face,) = analyser.faces(frame, analyser.passes(frame.shape, 50), presence_floor=0.5)
+    assert contains(truth, face.landmarks.box.centre)
+    assert face.landmarks.box.longer_side == pytest.approx(truth.longer_side, rel=0.2)
+
+
+def test_a_distant_and_a_near_face_are_both_found(analyser: Analyser, wall: Wall, paste: Paste) -> None:
+    frame = wall(2160, 3840)
+    far = paste(frame, "obama-1", x=400, y=300, face_pixels=54)
+    near = paste(frame, "collins-1", x=2300, y=1080, face_pixels=1100)
+    first, second = analyser.faces(frame, analyser.passes(frame.shape, 50), presence_floor=0.5)
+    assert contains(near, first.landmarks.box.centre)
+    assert contains(far, second.landmarks.box.centre)
+
+
+def test_where_the_largest_face_is_enough_the_finer_passes_are_left_out(
+    analyser: Analyser, wall: Wall, paste: Paste
+) -> None:
+    frame = wall(1080, 1920)
+    paste(frame, "obama-1", x=1200, y=500, face_pixels=400)
+    paste(frame, "collins-1", x=300, y=500, face_pixels=60)
+    counting, counts = counted(analyser)
+    passes = analyser.passes(frame.shape, 50)
+    (face,) = counting.faces(frame, passes, presence_floor=0.5, enough_pixels=50)
+    assert face.landmarks.box.longer_side > 300
+    assert counts.asked == [passes[0]]
+    assert len(counting.faces(frame, passes, presence_floor=0.5)) == 2
+    assert counts.asked[1:] == list(passes)
+
+
+def test_a_small_face_alone_takes_all_passes(analyser: Analyser, wall: Wall, paste: Paste) -> None:
+    frame = wall(1080, 1920)
+    paste(frame, "collins-1", x=300, y=500, face_pixels=60)
+    counting, counts = counted(analyser)
+    passes = analyser.passes(frame.shape, 50)
+    assert len(counting.faces(frame, passes, presence_floor=0.5, enough_pixels=50)) == 1
+    assert counts.asked == list(passes)
 
 
 def test_an_empty_room_has_no_faces(analyser: Analyser, wall: Wall) -> None:
@@ -155,7 +219,7 @@ def test_warming_up_runs_every_network_once(
     ran: list[tuple[int, int, int]] = []
     run = Model.run
     monkeypatch.setattr(Model, "run", lambda self, picture: ran.append(picture.shape) or run(self, picture))
-    analyser.warm_up(LYING)
+    analyser.warm_up([LYING, UPRIGHT])
     assert sorted(ran) == [(150, 150, 3), (192, 192, 3), (192, 320, 3), (320, 192, 3)]
     assert len(faces(analyser, pictures["biden-1"])) == 1
 
@@ -170,6 +234,7 @@ def test_a_network_that_does_not_fit_is_found_at_the_start(
         decoding="blazeface",
         score_threshold=0.5,
         iou_threshold=0.3,
+        faces=FaceRange(14, 110),
     )
     with pytest.raises(PackUnusable):
-        Analyser(detector, analyser.mesh, analyser.embedder).warm_up((128, 128))
+        Analyser(detector, analyser.mesh, analyser.embedder).warm_up([(128, 128)])

@@ -14,14 +14,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edge.errors import PackUnusable
-from edge.face import detection
+from edge.face import detection, passes
 from edge.face.analysis import Analyser
-from edge.face.detection import Detector, Size
+from edge.face.detection import Detector
+from edge.face.passes import FaceRange, Size
 from edge.face.tflite import Model
 from edge.types import Box, InputSpec, Picture
 
 LYING, UPRIGHT = (192, 320), (320, 192)
 SIZES = [(192, 192), (192, 320), (320, 192), (320, 576), (576, 320), (512, 896), (896, 512)]
+
+RANGE = FaceRange(14, 110)
 
 Paste = Callable[..., Box]
 Wall = Callable[[int, int], Picture]
@@ -94,7 +97,7 @@ def test_a_picture_of_the_inputs_size_is_taken_as_it_is() -> None:
     ],
 )
 def test_the_input_is_turned_like_the_picture(shape: tuple[int, int], size: Size, turned: Size) -> None:
-    assert detection.turned(size, np.zeros((*shape, 3), np.uint8)) == turned
+    assert passes.turned(size, *shape) == turned
 
 
 # --- the network's numbers ---
@@ -258,7 +261,7 @@ class CountedLoads:
 def test_each_size_is_loaded_once_and_only_when_it_is_needed() -> None:
     small, large = CountedLoads(), CountedLoads()
     sizes: dict[Size, Callable[[], Model]] = {(192, 320): small, (512, 896): large}
-    detector = Detector(sizes, decoding="blazeface", score_threshold=0.5, iou_threshold=0.3)
+    detector = Detector(sizes, decoding="blazeface", score_threshold=0.5, iou_threshold=0.3, faces=RANGE)
     assert detector.sizes == ((192, 320), (512, 896))
     assert detector.load((192, 320)) is detector.load((192, 320))
     assert (small.times, large.times) == (1, 0)
@@ -268,7 +271,7 @@ def test_each_size_is_loaded_once_and_only_when_it_is_needed() -> None:
 
 def test_a_decoding_that_nobody_knows_makes_the_pack_unusable() -> None:
     with pytest.raises(PackUnusable, match="'yolo' is none of blazeface"):
-        Detector({}, decoding="yolo", score_threshold=0.5, iou_threshold=0.3)
+        Detector({}, decoding="yolo", score_threshold=0.5, iou_threshold=0.3, faces=RANGE)
 
 
 def test_a_pack_whose_detector_is_another_network_is_unusable(test_data: Path, interpreter: str) -> None:
@@ -279,6 +282,7 @@ def test_a_pack_whose_detector_is_another_network_is_unusable(test_data: Path, i
         decoding="blazeface",
         score_threshold=0.5,
         iou_threshold=0.3,
+        faces=RANGE,
     )
     with pytest.raises(PackUnusable, match=r"returns \[\(1, 256\)\]"):
         detector.detect(np.zeros((128, 128, 3), np.uint8), (128, 128))

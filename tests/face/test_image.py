@@ -607,3 +607,51 @@ def test_what_is_small_enough_is_not_shrunk() -> None:
     assert image.shrunk(picture, longest=160) is picture
     assert image.shrunk(picture, longest=159).shape == (95, 159, 3)
     assert image.shrunk(np.zeros((1000, 2, 3), np.uint8), longest=100).shape == (100, 1, 3)
+
+
+# --- reduced ---
+
+
+def jpeg(rows: int, columns: int, orientation: int = 1) -> bytes:
+    slope = np.add.outer(np.linspace(0, 120, rows), np.linspace(0, 120, columns)).astype(np.uint8)
+    data = image.encode_jpeg(np.repeat(slope[:, :, None], 3, axis=2), quality=90)
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0" + bytes([orientation, 0, 0, 0]) + bytes(4)
+    return data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:]
+
+
+def opened(data: bytes) -> image.Frame:
+    return image.opened(data, max_pixels=40_000_000, min_side=16)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "scale", "reduction"),
+    [
+        (2160, 3840, 0.1, 8),
+        (2160, 3840, 0.25, 4),
+        (2160, 3840, 0.26, 2),
+        (2160, 3840, 0.5, 2),
+        (2160, 3840, 0.51, 1),
+        (2160, 3840, 1.7, 1),
+        (1080, 1920, 0.1, 1),
+    ],
+)
+def test_a_large_jpeg_is_worth_shrinking_where_less_is_enough(
+    rows: int, columns: int, scale: float, reduction: int
+) -> None:
+    assert opened(jpeg(rows, columns)).reduction(scale) == reduction
+
+
+def test_a_png_is_not_worth_shrinking() -> None:
+    _, data = cv2.imencode(".png", np.zeros((2160, 3840, 3), np.uint8))
+    assert opened(bytes(data)).reduction(0.1) == 1
+
+
+@pytest.mark.parametrize("reduction", [1, 2, 4, 8])
+@pytest.mark.parametrize("orientation", [1, 6, 8, 3])
+def test_a_reduced_picture_shows_the_same(reduction: int, orientation: int) -> None:
+    frame = opened(jpeg(240, 480, orientation))
+    whole, reduced = frame.picture(), frame.picture(reduction)
+    assert whole.shape[:2] == frame.shape
+    assert reduced.shape[:2] == (frame.shape[0] // reduction, frame.shape[1] // reduction)
+    expected = cv2.resize(whole, reduced.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(expected.astype(int) - reduced).max() <= 3

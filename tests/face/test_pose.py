@@ -26,7 +26,7 @@ WHOLE = ["obama-1", "obama-2", "obama-3", "biden-1", "collins-1"]
 
 
 def largest(analyser: Analyser, picture: Picture) -> Face:
-    return analyser.faces(picture, size=(192, 320), presence_floor=0.5)[0]
+    return analyser.faces(picture, analyser.passes(picture.shape, 50), presence_floor=0.5)[0]
 
 
 def posed(analyser: Analyser, picture: Picture) -> Pose:
@@ -175,7 +175,7 @@ def frame_poses(analyser: Analyser, folder: Path) -> dict[str, list[Pose]]:
     read = {}
     for path in sorted(folder.glob("*.jpg")):
         picture = image.decode(path.read_bytes(), max_pixels=40_000_000, min_side=64)
-        faces = analyser.faces(picture, size=(192, 320), presence_floor=0.5)
+        faces = analyser.faces(picture, analyser.passes(picture.shape, 50), presence_floor=0.5)
         read[path.stem] = [face.pose for face in sorted(faces, key=lambda face: face.landmarks.box.x)]
     return read
 
@@ -223,7 +223,6 @@ def test_a_man_who_raises_his_head(analyser: Analyser, test_data: Path) -> None:
         ("Lawrence_Roberts/Lawrence_Roberts_0001", 1),
         ("Shane_Mosley/Shane_Mosley_0002", 1),
         ("Ashley_Judd/Ashley_Judd_0001", 1),
-        ("John_Rowland/John_Rowland_0001", -1),
         ("Leonid_Kuchma/Leonid_Kuchma_0004", -1),
         ("Sheila_Wellstone/Sheila_Wellstone_0001", -1),
     ],

@@ -21,7 +21,7 @@ AHEAD = Pose(0, 0, 0)
 
 
 def largest(analyser: Analyser, picture: Picture) -> Face:
-    return analyser.faces(picture, size=(192, 320), presence_floor=0.5)[0]
+    return analyser.faces(picture, analyser.passes(picture.shape, 50), presence_floor=0.5)[0]
 
 
 def opened(path: Path) -> Picture:
