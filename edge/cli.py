@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge import __version__, cli_models, config, daemon, errors
+from edge import __version__, bench, cli_models, config, daemon, errors
 from edge.config import Config
 from edge.errors import ConfigMistakes, Refusal, invalid
 from edge.types import Scope, Token
@@ -20,6 +20,9 @@ from edge.web.values import uuid_text
 EXIT_REFUSED = 1
 EXIT_MISCONFIGURED = 78
 """EX_CONFIG of sysexits.h: systemd need not try again before a person has mended something."""
+
+BENCH_MOST_SECONDS = 60
+"""Of one measurement of `edge bench`; longer says nothing more."""
 
 SECRET_NAMES = ("password", "secret", "key", "token")
 """A setting whose name ends in one of these is printed as stars."""
@@ -87,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     removed.set_defaults(run=_user_remove)
 
     cli_models.add_parsers(verbs, common)
+
+    measured = verbs.add_parser("bench", parents=[common], help="measure what a frame costs on this machine")
+    measured.add_argument("--picture", type=Path, metavar="FILE", help="a photo with a face to make frames of")
+    measured.add_argument(
+        "--seconds", type=float, default=0.8, help="for one of some twenty measurements (default: 0.8)"
+    )
+    measured.set_defaults(run=_bench)
     return parser
 
 
@@ -243,6 +253,16 @@ def _user_remove(settings: Config, options: argparse.Namespace) -> int:
 
 def _day(milliseconds: int) -> str:
     return f"{datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.timezone.utc):%Y-%m-%d}"
+
+
+def _bench(settings: Config, options: argparse.Namespace) -> int:
+    if not 0 < options.seconds <= BENCH_MOST_SECONDS:
+        raise invalid("--seconds", f"must be over 0, up to {BENCH_MOST_SECONDS}")
+    bench.end_tidily()
+    print(bench.machine(settings), flush=True)
+    for name, *values in bench.run(settings, options.picture, options.seconds):
+        print(f"{name:32}" + "".join(f"{value:>12}" for value in values), flush=True)
+    return 0
 
 
 def _uuid(text: str | None, name: str) -> str | None:
