@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -265,7 +266,7 @@ def _embedder(folder: Path, entry: Description) -> EmbedderSpec:
         probe_crops=_crops(entry["probe_crops"]),
         template_crops=_crops(entry["template_crops"]),
         cohort=_cohort(folder, cohort, length) if cohort else None,
-        operating_points=_operating_points(entry["operating_points"]["rows"]),
+        operating_points=operating_points(entry["operating_points"]["rows"]),
     )
 
 
@@ -282,10 +283,12 @@ def _cohort(folder: Path, entry: Description, length: int) -> Cohort:
     return Cohort(vectors, nearest, float(entry["weight"]))
 
 
-def _operating_points(rows: list[list[float]]) -> tuple[OperatingPoint, ...]:
+def operating_points(rows: Sequence[Sequence[float]]) -> tuple[OperatingPoint, ...]:
+    """Return the points of rows that begin with FMR and similarity; ValueError where they are in no order."""
     points = tuple(OperatingPoint(fmr=float(row[0]), similarity=float(row[1])) for row in rows)
     falling = all(a.fmr > b.fmr and a.similarity < b.similarity for a, b in itertools.pairwise(points))
-    if len(points) < 2 or not falling or points[0].fmr > 1 or points[-1].fmr <= 0 or points[0].similarity <= -1:
+    ends = points and points[0].fmr <= 1 and points[-1].fmr > 0
+    if len(points) < 2 or not falling or not ends or not -1 < points[0].similarity < points[-1].similarity < math.inf:
         raise ValueError(
             "operating points must be two or more, the FMR falling from 1 to 0 as the similarity rises from above -1"
         )

@@ -1,9 +1,10 @@
-"""The verbs of the `edge` command that are about model packs: models list, show, add, use; reembed."""
+"""The verbs of the `edge` command that are about model packs: models list, show, add, use; calibrate; reembed."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import os
 import sys
 import time
@@ -11,11 +12,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge import catalogue, daemon, errors, packs, reembedding
+from edge import calibration, catalogue, daemon, errors, packs, reembedding
+from edge.calibration import SiteCalibration
 from edge.config import Config
 from edge.errors import GalleryUnusable, PackUnusable
+from edge.evaluation import ENOUGH_FALSE_MATCHES, Comparisons, Sample
 from edge.gallery import reembedding as rows
 from edge.gallery import spool
+from edge.matching import SCORE_AT_FMR_1, SCORE_PER_DECADE
 from edge.reembedding import Progress
 from edge.types import InputSpec, Pack
 
@@ -30,6 +34,9 @@ LINE_SHARE = 0.1
 
 SWITCH_SECONDS = 120.0
 """For the service to notice, finish its requests (10 s) and start again (seconds, on a small board twenty)."""
+
+SCORES_SHOWN = (0.7, 0.8)
+"""Of what `edge calibrate` says: what the pack's scores promise and hold."""
 
 NICE = 19
 """The service comes first: this is work for idle cores."""
@@ -52,6 +59,17 @@ def add_parsers(verbs: Any, common: argparse.ArgumentParser) -> None:
     used = actions.add_parser("use", parents=[common], help="choose the pack that is to answer")
     used.add_argument("name", metavar="NAME", help="as `edge models list` prints it")
     used.set_defaults(run=_use)
+
+    measured = verbs.add_parser(
+        "calibrate",
+        parents=[common],
+        help="measure on your own pictures what the scores are worth, and keep that beside what the pack says",
+    )
+    measured.add_argument("folder", type=Path, metavar="FOLDER", help="with a folder for each person")
+    measured.add_argument(
+        "--pack", metavar="NAME", help="as `edge models list` prints it (default: the one that answers)"
+    )
+    measured.set_defaults(run=_calibrate)
 
     again = verbs.add_parser(
         "reembed",
@@ -133,6 +151,7 @@ def _use(settings: Config, options: argparse.Namespace) -> int:
     pack = catalogue.find(options.name, folders)
     packs.try_out(pack, daemon.networks(settings))
     daemon.build_analyser(pack, settings)  # has it the detector's input that is set?
+    daemon.operating_points(pack, settings)  # and the site's, if those are to count?
     daemon.make_data_folder(data_folder)
     packs.choose(data_folder, options.name)
     if rows.answering(data_folder) == pack.id:  # what was embedded for a choice that is taken back is of no use
@@ -145,6 +164,63 @@ def _use(settings: Config, options: argparse.Namespace) -> int:
     none = sum(not person.has_picture for person in without)
     print(f"`edge reembed` has made them anew: {pending} from kept pictures. Of {none} persons no picture was kept.")
     return EXIT_DONE
+
+
+# --- calibrate ---
+
+
+def _calibrate(settings: Config, options: argparse.Namespace) -> int:
+    daemon.make_data_folder(settings.data.folder)
+    folders = daemon.pack_folders(settings)
+    pack = catalogue.find(options.pack, folders) if options.pack else daemon.pack_in_force(settings)
+    files = calibration.pictures(options.folder)
+    os.nice(NICE)
+    sampler = daemon.sampler(daemon.build_analyser(pack, settings), settings)
+    samples: list[Sample] = []
+    with _drawn(f"embedding with {pack.name}") as draw:
+        draw(Progress(0, len(files), 0))
+        for done, path in enumerate(files, 1):
+            sample = sampler(path)
+            samples += [sample] if sample else []
+            draw(Progress(done, len(files), done - len(samples)))
+    today = f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}"
+    measured, data = calibration.calibrate(pack, samples, len(files), made=today)
+    _print_calibration(pack, measured, data)
+    path = calibration.keep(settings.data.folder, pack, measured)
+    print(f"\nKept in {path}. From the next start on it counts with `operating_points = site` under [models] in the")
+    print(f"settings, or with --set {calibration.SETTING}=site.")
+    return EXIT_DONE
+
+
+def _print_calibration(pack: Pack, measured: SiteCalibration, data: Comparisons) -> None:
+    """Print what was measured beside what the pack promises."""
+    without = f"{measured.without_face} ({measured.without_face / measured.pictures:.1%})"
+    print(f"{pack.name} ({pack.id}) on {measured.pictures:,} pictures of {measured.people:,} people")
+    print(f"without a face that may be compared (failure to enrol): {without}")
+    print(f"{measured.non_mated:,} comparisons between people, {measured.mated:,} of people with themselves\n")
+    print(f"{'FMR':>8}  {'similarity: pack':>16}  {'site':>8}  {'TMR at site':>11}  {'FMR of pack here':>16}")
+    non_mated = data.similarity[data.non_mated]
+    promised = {point.fmr: point.similarity for point in pack.embedder.operating_points}
+    for number, (fmr, similarity, tmr) in enumerate(measured.rows):
+        mark = "" if number < measured.measured_rows else " *"
+        accepted = "-" if tmr is None else f"{tmr:.1%}"
+        here = _rate(int((non_mated >= promised[fmr]).sum()), len(non_mated))
+        print(f"{fmr:8g}  {promised[fmr]:16.4f}  {similarity:8.4f}  {accepted:>11}  {here:>16}{mark}")
+    print("* rarer than these pictures can show: the pack's own, moved as far as the last measured row")
+    print(
+        f"\nA score is promised a false match rate. As the pack has it, on these pictures, of {measured.people} people:"
+    )
+    for score in SCORES_SHOWN:
+        count = calibration.false_matches(pack.embedder.operating_points, data, score)
+        fmr = 10 ** ((SCORE_AT_FMR_1 - score) / SCORE_PER_DECADE)
+        print(
+            f"  {score:g} is promised {fmr:g}, and has {_rate(count, len(non_mated))} ({count:,} of {len(non_mated):,})"
+        )
+
+
+def _rate(count: int, comparisons: int) -> str:
+    """Return the rate that so many are; `too few` where it would be chance."""
+    return f"{count / comparisons:.2g}" if count >= ENOUGH_FALSE_MATCHES else "too few to say"
 
 
 # --- reembed ---
@@ -162,6 +238,7 @@ def _reembed(settings: Config, options: argparse.Namespace) -> int:
         print(f"{pending} templates are to be made for {pack.name}, from kept pictures")
         _print_unreached([person for person in without if not person.has_picture or not pending])
         return EXIT_DONE
+    daemon.operating_points(pack, settings)  # it could not start with it
     with reembedding.alone(data_folder):
         os.nice(NICE)
         embed = daemon.picture_embedder(daemon.build_analyser(pack, settings), settings)

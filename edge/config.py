@@ -139,6 +139,7 @@ class ModelsConfig:
 
     folder: Path | None = _setting(word_or("", path))
     pack: str | None = _setting(word_or("auto", text_up_to(100)))
+    operating_points: str = _setting(one_of("pack", "site"))
     interpreter: str = _setting(one_of("auto", "litert", "tflite-runtime"))
     workers: int | None = _setting(word_or("auto", whole(1, 64)))
     threads_per_face: int = _setting(whole(1, 16))

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from edge import __version__, catalogue, packs
+from edge import __version__, calibration, catalogue, packs
 from edge.config import Config, HistoryConfig
 from edge.errors import Mistake, PackUnusable, Refusal
+from edge.evaluation import Sampler
 from edge.events import Event, FaceSighted, Listener, Listeners
 from edge.face.analysis import Analyser
 from edge.face.networks import Networks
@@ -27,7 +28,7 @@ from edge.matching import Calibration
 from edge.outbound import systemd
 from edge.recognition import Passages, Recognizer, Settings, Workers
 from edge.reembedding import PictureEmbedder, take_over
-from edge.types import Limit, Pack
+from edge.types import Limit, OperatingPoint, Pack
 from edge.web.addresses import Signer
 from edge.web.app import application
 from edge.web.auth import Authenticator, Keys
@@ -122,6 +123,28 @@ def warm_up(analyser: Analyser, config: Config) -> None:
     analyser.warm_up([size, size[::-1]] if size else sorted(sizes))
 
 
+def operating_points(pack: Pack, config: Config) -> tuple[OperatingPoint, ...]:
+    """Return what the pack's similarities are worth: as the pack says or, where that is set, as the site measured.
+
+    Raises ConfigMistakes where the site has not.
+    """
+    if config.models.operating_points == "pack":
+        return pack.embedder.operating_points
+    return calibration.load(config.data.folder, pack)
+
+
+def sampler(analyser: Analyser, config: Config) -> Sampler:
+    """Return what embeds pictures to be compared, as frames are embedded."""
+    return Sampler(
+        analyser,
+        detector_size=config.detection.input_size,
+        presence_floor=config.faces.presence_floor,
+        min_face_pixels=config.faces.min_face_pixels,
+        max_pixels=int(config.image.max_megapixels * 1e6),
+        min_side_pixels=config.image.min_side_pixels,
+    )
+
+
 def picture_embedder(analyser: Analyser, config: Config) -> PictureEmbedder:
     """Return what embeds kept pictures anew."""
     return PictureEmbedder(analyser, config.faces.presence_floor)
@@ -156,10 +179,10 @@ def recognition_settings(config: Config) -> Settings:
     )
 
 
-def passages(config: Config, calibration: Calibration, pack: Pack) -> Passages | None:
+def passages(config: Config, scores: Calibration, pack: Pack) -> Passages | None:
     """Return the memory of what each source has just seen, None where every frame is decided for itself."""
     seconds = config.new_person.passage_seconds
-    return Passages(seconds, calibration, pack.embedder.cohort_weight) if seconds else None
+    return Passages(seconds, scores, pack.embedder.cohort_weight) if seconds else None
 
 
 def history_listener(history: History) -> Listener:
@@ -197,6 +220,7 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
     with contextlib.ExitStack() as parts:
         make_data_folder(config.data.folder)
         pack = pack_in_force(config)
+        points = operating_points(pack, config)
         interpreter, _ = installed(config.models.interpreter)
         analysers = [build_analyser(pack, config) for _ in range(workers_of(config))]
         for analyser in analysers:
@@ -219,17 +243,17 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         listeners = Listeners()
         if config.history.keep_days:
             listeners.join(history_listener(history))
-        calibration = Calibration(pack.embedder.operating_points)
+        scores = Calibration(points)
         recognizer = Recognizer(
             workers=Workers(analysers, max_waiting=config.server.max_waiting_requests),
             gallery=gallery,
             listeners=listeners,
-            calibration=calibration,
+            calibration=scores,
             cohort_weight=pack.embedder.cohort_weight,
             pack_id=pack.id,
             settings=recognition_settings(config),
             clock_ms=now_ms,
-            passages=passages(config, calibration, pack),
+            passages=passages(config, scores, pack),
         )
         site = _site(config, pack, recognizer, gallery, history)
         server = Server(application(site), server_limits(config))

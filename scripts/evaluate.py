@@ -1,7 +1,8 @@
 """How well a pack tells people apart, on pictures of your own: the product's own pipeline, nothing else.
 
     .venv/bin/pip install matplotlib
-    .venv/bin/python scripts/evaluate.py FOLDER [--pack NAME] [--gallery 10 100 500] [--out evaluation]
+    .venv/bin/python scripts/evaluate.py FOLDER [--pack NAME] [--gallery 10 100 500] [--strangers 1000]
+        [--out evaluation]
 
 FOLDER holds a folder for each person with their pictures. A `pairs.txt` in it, in LFW's format, says which pictures to
 compare (verification in ten folds, as LFW is reported); without one, or for the rates at low FMR, every picture is
@@ -11,7 +12,10 @@ compared with every other. The largest face of each picture counts. It prints
 - TMR (mated comparisons accepted) at FMR 1e-2, 1e-3 and 1e-4, each only where there are non-mated comparisons enough
   (ten false ones) to speak of it,
 - 1:N: for galleries of so many people, with one template each, how many of the others are taken for somebody (FPIR)
-  and how many of the enrolled are not found (FNIR), at the threshold that `auto` gives for that size,
+  and how many of the enrolled are not found (FNIR), at the threshold that `auto` gives for that size; once over all
+  galleries that are drawn, and once for exactly so many strangers' pictures as --strangers says. The error is the
+  binomial one of so many distinct people as there are among the strangers: pictures of one person, and one picture
+  before several galleries, are not independent,
 
 and writes roc.png and worst.jpg (the worst mated and non-mated comparisons) into --out. A comparison is a probe
 against a template, as the product compares; terms are those of ISO/IEC 19795.
@@ -29,96 +33,46 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge import catalogue, config, daemon
-from edge.errors import Refusal
+from edge import catalogue, config, daemon, evaluation
+from edge.evaluation import Comparisons, Sample, Sampler, Similarities
 from edge.face import image
-from edge.face.analysis import Analyser
 from edge.matching import Calibration, automatic_threshold
-from edge.types import Embedding, Pack
-
-Matrix = NDArray[np.float64]
+from edge.types import Pack
 
 FMRS = (1e-2, 1e-3, 1e-4)
-ENOUGH_FALSE_MATCHES = 10
-"""A rate that rests on fewer false matches says little: its standard error is a third of it."""
 
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 SEED = 20
 """Of the galleries that are drawn."""
 
 GALLERY_DRAWS = 20
 
 
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """A picture whose largest face was embedded, as a probe and as a template."""
-
-    person: str
-    path: Path
-    probe: Embedding
-    template: Embedding
-
-
-@dataclass(frozen=True, eq=False)
-class Comparisons:
-    """Normalised similarities of probes (rows) with templates (columns), and which of them are mated."""
-
-    similarity: Matrix
-    mated: NDArray[np.bool_]
-    non_mated: NDArray[np.bool_]
-
-
-# --- embedding ---
-
-
-def embedded(folder: Path, analyser: Analyser, settings: config.Config) -> tuple[list[Sample], int]:
+def embedded(folder: Path, sampler: Sampler) -> tuple[list[Sample], int]:
     """Return a sample for every picture with a face that may be compared, and how many pictures there are."""
-    files = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in PICTURES)
+    files = evaluation.pictures(folder)
     samples = []
     for number, path in enumerate(files):
         if sys.stderr.isatty() and number % 10 == 0:
             print(f"\r  {number} of {len(files)} pictures", end="", file=sys.stderr)
-        try:
-            picture = image.decode(path.read_bytes(), max_pixels=40_000_000, min_side=settings.image.min_side_pixels)
-        except Refusal:
-            continue
-        smallest = settings.faces.min_face_pixels
-        passes = analyser.passes(picture.shape, smallest, settings.detection.input_size)
-        faces = analyser.faces(picture, passes, presence_floor=settings.faces.presence_floor, enough_pixels=smallest)
-        if faces and faces[0].measures.size >= settings.faces.min_face_pixels:
-            points = faces[0].landmarks.points
-            embedder = analyser.embedder
-            probe, template = embedder.probe(picture, points), embedder.template(picture, points)
-            samples.append(Sample(path.parent.name, path, probe, template))
+        sample = sampler(path)
+        if sample is not None:
+            samples.append(sample)
     if sys.stderr.isatty():
         print(file=sys.stderr)
     return samples, len(files)
 
 
-def compared(samples: list[Sample], pack: Pack) -> Comparisons:
-    """Return every probe against every template but that of its own picture."""
-    probes, templates = ([getattr(s, kind) for s in samples] for kind in ("probe", "template"))
-    cosines = np.array([p.vector for p in probes], np.float64) @ np.array([t.vector for t in templates], np.float64).T
-    shared = np.add.outer([p.cohort_similarity for p in probes], [t.cohort_similarity for t in templates])
-    people = np.array([s.person for s in samples])
-    mated = people[:, None] == people[None, :]
-    itself = np.eye(len(samples), dtype=bool)
-    return Comparisons(cosines - pack.embedder.cohort_weight * shared, mated & ~itself, ~mated)
-
-
 # --- rates ---
 
 
-def tmr_at(genuine: Matrix, impostor: Matrix, fmr: float) -> tuple[float, float] | None:
-    """Return TMR and the similarity at that FMR; None where the non-mated comparisons are too few to say."""
-    allowed = int(fmr * len(impostor))
-    if allowed < ENOUGH_FALSE_MATCHES:
-        return None
-    threshold = float(np.partition(impostor, len(impostor) - allowed)[len(impostor) - allowed])
-    return float((genuine > threshold).mean()), threshold
+def tmr_at(genuine: Similarities, impostor: Similarities, fmr: float) -> tuple[float, float] | None:
+    """Return TMR and the similarity at that FMR; None where the comparisons are too few to say."""
+    threshold = evaluation.similarity_at(impostor, fmr)
+    tmr = None if threshold is None else evaluation.share_from(genuine, threshold)
+    return None if threshold is None or tmr is None else (tmr, threshold)
 
 
-def ten_folds(scores: Matrix, mated: NDArray[np.bool_]) -> tuple[float, float]:
+def ten_folds(scores: Similarities, mated: NDArray[np.bool_]) -> tuple[float, float]:
     """Return the mean accuracy and its standard error, each fold judged by the best threshold of the other nine."""
     order = np.random.default_rng(SEED).permutation(len(scores))
     accuracies = []
@@ -150,57 +104,90 @@ def pairs_of(file: Path, samples: list[Sample]) -> list[tuple[int, int, bool]]:
     return pairs
 
 
-def identification(
-    samples: list[Sample], data: Comparisons, calibration: Calibration, size: int, rate: float
-) -> tuple[float, float, float, int, int] | None:
-    """Return threshold, FPIR, FNIR, searches by strangers and by the enrolled; None where there are too few people.
+@dataclass(frozen=True)
+class Searches:
+    """What became of searches in galleries of one size: by strangers, and by the enrolled with their other pictures."""
 
-    Galleries of `size` people are drawn, one template each; everybody else is a stranger, and the other pictures of
-    the enrolled are their searches. FNIR counts who is not found as themselves.
+    galleries: int
+    strangers: int
+    stranger_people: int
+    """Distinct people among them."""
+    false_positives: int
+    enrolled: int
+    false_negatives: int
+    """Who is not found as themselves."""
+
+    @property
+    def fpir(self) -> float:
+        """The share of strangers that are taken for somebody."""
+        return self.false_positives / self.strangers
+
+    @property
+    def fpir_error(self) -> float:
+        """The binomial standard error, on distinct people; of one false positive where there was none."""
+        share = max(self.fpir, 1 / self.strangers)
+        return math.sqrt(share * (1 - share) / self.stranger_people)
+
+
+def identification(
+    samples: list[Sample],
+    data: Comparisons,
+    calibration: Calibration,
+    size: int,
+    threshold: float,
+    strangers: int | None = None,
+) -> Searches | None:
+    """Search galleries of `size` people that are drawn, one template each; None where there are too few people.
+
+    Everybody else is a stranger, with all their pictures. GALLERY_DRAWS galleries, or as many as it takes for
+    `strangers` searches.
     """
     people = sorted({s.person for s in samples})
     if size >= len(people):
         return None
     of = {person: [n for n, s in enumerate(samples) if s.person == person] for person in people}
-    threshold = automatic_threshold(size, rate)
-    scores = np.vectorize(calibration.score)
     rng = np.random.default_rng(SEED)
-    false_positives, false_negatives, strangers, enrolled = 0, 0, 0, 0
-    for _ in range(GALLERY_DRAWS):
+    galleries, searched, seen, false_positives, false_negatives, enrolled = 0, 0, set(), 0, 0, 0
+    while galleries < GALLERY_DRAWS if strangers is None else searched < strangers:
+        galleries += 1
         inside = [str(person) for person in rng.choice(people, size, replace=False)]
         templates = [of[person][0] for person in inside]
-        outside = [of[person][0] for person in people if person not in set(inside)]
-        best = scores(data.similarity[np.ix_(outside, templates)].max(axis=1))
-        false_positives += int((best >= threshold).sum())
-        strangers += len(outside)
+        outside = rng.permutation([n for person in people if person not in set(inside) for n in of[person]])
+        if strangers is not None:
+            outside = outside[: strangers - searched]
+        best = data.similarity[np.ix_(outside, templates)].max(axis=1)
+        false_positives += sum(calibration.score(float(one)) >= threshold for one in best)
+        searched += len(outside)
+        seen.update(samples[number].person for number in outside)
         for column, person in enumerate(inside):
             for probe in of[person][1:]:
                 row = data.similarity[probe, templates]
                 found = int(row.argmax()) == column and calibration.score(float(row[column])) >= threshold
                 false_negatives += not found
                 enrolled += 1
-    return threshold, false_positives / strangers, false_negatives / max(enrolled, 1), strangers, enrolled
+    return Searches(galleries, searched, len(seen), false_positives, enrolled, false_negatives)
 
 
 # --- output ---
 
 
-def draw(genuine: Matrix, impostor: Matrix, calibration: Calibration, file: Path) -> None:
+def draw(genuine: Similarities, impostor: Similarities, calibration: Calibration, file: Path) -> None:
     """Write FNMR against FMR, both on logarithmic axes, with the score that marks each point."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    thresholds = np.quantile(np.concatenate([genuine, impostor]), np.linspace(0, 1, 2000))
-    fmr = 1 - np.searchsorted(np.sort(impostor), thresholds) / len(impostor)
+    # as many thresholds in every decade of FMR: quantiles would leave the low ones, which count, a handful of points
+    false_matches = np.unique(np.geomspace(1, len(impostor), 400).astype(int))
+    thresholds = np.sort(impostor)[-false_matches]
+    fmr = false_matches / len(impostor)
     fnmr = np.searchsorted(np.sort(genuine), thresholds) / len(genuine)
-    seen = fmr * len(impostor) >= 1
     figure, axes = pyplot.subplots(figsize=(6, 4.5), dpi=110)
-    axes.loglog(fmr[seen], np.maximum(fnmr[seen], 0.5 / len(genuine)))
+    axes.loglog(fmr, np.maximum(fnmr, 0.5 / len(genuine)))
     for score in (0.5, 0.6, 0.7, 0.8, 0.9):
         at = int(np.argmin([abs(calibration.score(float(t)) - score) for t in thresholds]))
-        if seen[at]:
+        if 0 < at < len(thresholds) - 1:
             axes.annotate(f"{score}", (fmr[at], max(fnmr[at], 0.5 / len(genuine))), fontsize=8)
     axes.set_xlabel(f"FMR ({len(impostor):,} non-mated comparisons)")
     axes.set_ylabel(f"FNMR ({len(genuine):,} mated)")
@@ -237,10 +224,12 @@ def contact_sheet(samples: list[Sample], data: Comparisons, calibration: Calibra
 
 def report(folder: Path, pack: Pack, settings: config.Config, options: argparse.Namespace) -> None:
     """Embed, compare, print and write."""
-    analyser = daemon.build_analyser(pack, settings)
-    samples, pictures = embedded(folder, analyser, settings)
-    data = compared(samples, pack)
-    calibration = Calibration(pack.embedder.operating_points)
+    samples, pictures = embedded(folder, daemon.sampler(daemon.build_analyser(pack, settings), settings))
+    if not samples:
+        print(f"none of {pictures} pictures in {folder}/*/ shows a face that may be compared")
+        return
+    data = evaluation.compared(samples, pack.embedder.cohort_weight)
+    calibration = Calibration(daemon.operating_points(pack, settings))
     genuine, impostor = data.similarity[data.mated], data.similarity[data.non_mated]
     people = len({s.person for s in samples})
     print(f"pack {pack.id}: {pictures} pictures of {people} people in {folder.name}")
@@ -263,16 +252,7 @@ def report(folder: Path, pack: Pack, settings: config.Config, options: argparse.
         if found:
             print(f"  TMR at FMR 2e-2 on its {int((~same).sum())} non-mated pairs: {found[0]:.4f}")
     for size in options.gallery:
-        rates = identification(samples, data, calibration, size, settings.new_person.false_positive_rate)
-        if rates is None:
-            print(f"gallery of {size}: too few people")
-            continue
-        threshold, fpir, fnir, strangers, enrolled = rates
-        error = math.sqrt(max(fpir, 1 / strangers) * (1 - fpir) / (strangers / GALLERY_DRAWS))
-        print(
-            f"gallery of {size}: threshold {threshold:.3f}, FPIR {fpir:.4f} +- {error:.4f} of {strangers} searches by"
-            f" strangers, FNIR {fnir:.4f} of {enrolled}"
-        )
+        report_searches(samples, data, calibration, size, settings.new_person.false_positive_rate, options.strangers)
     options.out.mkdir(parents=True, exist_ok=True)
     contact_sheet(samples, data, calibration, options.out / "worst.jpg")
     try:
@@ -281,16 +261,37 @@ def report(folder: Path, pack: Pack, settings: config.Config, options: argparse.
         print("matplotlib is not installed: no roc.png")
 
 
+def report_searches(
+    samples: list[Sample], data: Comparisons, calibration: Calibration, size: int, rate: float, strangers: int
+) -> None:
+    """Print what galleries of that size do at the threshold that `auto` gives for it."""
+    threshold = automatic_threshold(size, rate)
+    for limit in (None, strangers):
+        found = identification(samples, data, calibration, size, threshold, limit)
+        if found is None:
+            print(f"gallery of {size}: too few people")
+            return
+        begin = f"gallery of {size}: threshold {threshold:.3f}" if limit is None else "  so many strangers"
+        print(
+            f"{begin}, FPIR {found.fpir:.4f} +- {found.fpir_error:.4f} ({rate:g} promised): {found.false_positives:,}"
+            f" of {found.strangers:,} searches by {found.stranger_people} strangers in {found.galleries} galleries"
+        )
+        if limit is None:
+            print(f"  FNIR {found.false_negatives / max(found.enrolled, 1):.4f} of {found.enrolled:,} searches")
+
+
 def main() -> int:
     """Evaluate one pack on one folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pack", help="the pack's name (default: the one in force)")
     parser.add_argument("--gallery", type=int, nargs="*", default=[10, 100, 500])
+    parser.add_argument("--strangers", type=int, default=1000, help="searches by strangers (default: 1000)")
     parser.add_argument("--out", type=Path, default=Path("evaluation"))
     options = parser.parse_args()
     settings = config.load()
-    pack = catalogue.find(options.pack or settings.models.pack, daemon.pack_folders(settings))
+    folders = daemon.pack_folders(settings)
+    pack = catalogue.find(options.pack, folders) if options.pack else daemon.pack_in_force(settings)
     report(options.folder, pack, settings, options)
     return 0
 

@@ -144,7 +144,7 @@ def test_a_frame_is_of_its_size_and_shows_every_head_that_was_put_into_it(
     for columns, rows in bench.SIZES[:2]:
         picture = image.decode(bench.frame(heads, columns, rows), max_pixels=40_000_000, min_side=64)
         assert picture.shape == (rows, columns, 3)
-        faces = analyser.faces(picture, size=(192, 320), presence_floor=0.5)
+        faces = analyser.faces(picture, analyser.passes(picture.shape, 50), presence_floor=0.5)
         assert len(faces) == 5
         assert all(face.measures.size > 0.9 * bench.FACE_SHARE * columns for face in faces)
 

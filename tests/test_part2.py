@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import re
 import subprocess
 import sys
@@ -399,6 +400,49 @@ def test_a_token_made_by_default_is_good_for_what_its_maker_is(service: Service,
     Client(service, secret).ok("/tokens")
 
 
+# --- thresholds ---
+
+
+def test_the_threshold_of_each_list_follows_its_size_and_a_fixed_one_does_not(tmp_path: Path) -> None:
+    service = Service(tmp_path / "data", "new_person.false_positive_rate=0.001").start()
+    client = Client(service, service.token("admin"))
+    staff = client.ok("/person/list/create", name="staff")["list_id"]
+    before = health(service)
+    main = main_list(client)
+    assert [one["list_id"] for one in before["thresholds"]] == [main, staff], "the main list first"
+    assert [(one["persons"], one["threshold"]) for one in before["thresholds"]] == [(0, 0.7), (0, 0.7)]
+    for name in ("obama-1", "biden-1"):
+        client.enrolled(name, staff)
+    after = health(service)
+    assert [one["threshold"] for one in after["thresholds"]] == pytest.approx([0.7, 0.4 + 0.1 * math.log10(2000)])
+    assert (after["templates_other_packs"], after["lists_not_shown"]) == (0, 0)
+    assert "staff" not in json.dumps(after), "nobody needs a token for it, so no names"
+    listed = {one["id"]: one["threshold"] for one in client.ok("/person/lists")["lists"]}
+    assert listed == {one["list_id"]: one["threshold"] for one in after["thresholds"]}
+    (match,) = client.ask("/person/create", images={"image": [photo("obama-2")]}, list_id=staff).json()["matches"]
+    assert match["threshold"] == pytest.approx(listed[staff]), "what is told is what decides"
+    service.end()
+    service.settings = ("new_person.threshold=0.85",)
+    service.start()
+    assert [one["threshold"] for one in health(service)["thresholds"]] == [0.85, 0.85]
+    assert service.end() == 0
+
+
+def test_health_tells_of_so_many_lists_and_how_many_more_there_are(service: Service, admin: Client) -> None:
+    while (lists := health(service)["lists"]) < 103:
+        for _ in range(103 - lists):
+            admin.ok("/person/list/create", name=str(uuid.uuid4()))
+    told = health(service)
+    assert len(told["thresholds"]) == 100
+    assert told["lists_not_shown"] == told["lists"] - 100
+    assert told["thresholds"][0]["list_id"] == main_list(admin)
+
+
+def health(service: Service) -> dict[str, Any]:
+    body: dict[str, Any] = service.session.get(f"{service.url}/health", timeout=60).json()
+    return body
+
+
 # --- bound tokens ---
 
 
@@ -484,7 +528,9 @@ def test_lists(admin: Client) -> None:
     admin.refused("/person/list/update", 400, "conflict", "name", list_id=made, name="main")
     admin.ok("/person/list/update", list_id=made, name="visitors", method="PUT")
     shown = [one for one in all_pages(admin, "/person/lists", "lists", limit=2) if one["id"] == made]
-    assert shown == [{"id": made, "name": "visitors", "count": 0, "created": shown[0]["created"], "main": False}]
+    assert shown == [
+        {"id": made, "name": "visitors", "count": 0, "created": shown[0]["created"], "main": False, "threshold": 0.7}
+    ]
     main = main_list(admin)
     admin.refused("/person/list/update", 400, "conflict", list_id=main, name="x")
     admin.refused("/person/list/delete", 400, "conflict", list_id=main)

@@ -16,7 +16,7 @@ from edge.recognition.judging import CreateResult
 from edge.recognition.passages import Passages
 from edge.recognition.requests import ActionRequest, CompareRequest, DetectRequest, FusionRequest, VectorSearch
 from edge.recognition.room import Room, Settings, Workers
-from edge.types import PersonCreate
+from edge.types import NewPersonLimits, PersonCreate
 
 
 class Recognizer:
@@ -71,6 +71,10 @@ class Recognizer:
     def fuse(self, request: FusionRequest) -> FusionResult:
         """Add to what a person is recognised by; see fusion.fuse."""
         return fusion.fuse(self._room, request)
+
+    def threshold(self, list_size: int) -> float:
+        """Return the score at which a face is a person of a list of that many, where nobody says otherwise."""
+        return self._room.policy(NewPersonLimits()).at(list_size).match
 
     def thumb(self, portrait: bytes) -> bytes:
         """Return a stored portrait, made as small as a thumb."""

@@ -36,13 +36,16 @@ DELETE_LIST = Form(parameters=(LIST_ID, MAYBE_NAME), rules=(id_or_name,))
 
 
 def lists(call: Call) -> Answer:
-    """POST /person/lists: every list, the main one first; of a bound token, its own."""
+    """POST /person/lists: every list, the main one first; of a bound token, its own.
+
+    `threshold`: the one in force where neither request nor source says otherwise.
+    """
     gallery, bound = call.site.gallery, call.asker.list_id
     if bound is not None:
         own = gallery.find_list(bound)
-        return ok(lists=[_list(own)] if own else [], cursor=None)
+        return ok(lists=[_list(call, own)] if own else [], cursor=None)
     page = gallery.lists(call.values[CURSOR] or None, call.values[LIMIT] or PAGE)
-    return ok(lists=[_list(one) for one in page.items], cursor=page.cursor)
+    return ok(lists=[_list(call, one) for one in page.items], cursor=page.cursor)
 
 
 def list_create(call: Call) -> Answer:
@@ -77,13 +80,14 @@ def _named(call: Call, name: str) -> str:
             raise ItemNotFound(Mistake(MAYBE_NAME.name, "no list of that name"))
 
 
-def _list(one: PersonList) -> dict[str, Any]:
+def _list(call: Call, one: PersonList) -> dict[str, Any]:
     return {
         "id": one.list_id,
         "name": one.name,
         "count": one.count,
         "created": views.timestamp(one.created_ms),
         "main": one.is_main,
+        "threshold": call.site.recognizer.threshold(one.count),
     }
 
 

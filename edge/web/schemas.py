@@ -193,7 +193,7 @@ SOURCE = obj(
         "person_list_search": array(UUID),
     }
 )
-PERSON_LIST = obj({"id": UUID, "name": TEXT, "count": WHOLE, "created": TIME, "main": TRUTH})
+PERSON_LIST = obj({"id": UUID, "name": TEXT, "count": WHOLE, "created": TIME, "main": TRUTH, "threshold": SCORE})
 EXPIRY = {"anyOf": [TIME, one_of("never")]}
 TOKEN = obj(
     {

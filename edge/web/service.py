@@ -19,17 +19,32 @@ from edge.web.views import Answer
 
 # --- GET /health, /images/... ---
 
+HEALTH_LISTS = 100
+"""Whose thresholds are told: whoever has more reads POST /person/lists, page by page."""
+
 
 def health(call: Call) -> Answer:
-    """GET /health: whether it works, and what with. Nothing personal, so no token."""
-    counts = call.site.gallery.counts()
+    """GET /health: whether it works, and what with. Nothing personal, so no token: lists by their ids alone.
+
+    `thresholds`: of the first lists, the main one before all, the threshold in force where neither request nor source
+    says otherwise.
+    """
+    site = call.site
+    counts = site.gallery.counts()
+    shown = site.gallery.lists(None, HEALTH_LISTS).items
     return ok(
         version=__version__,
-        pack=call.site.pack.id,
+        pack=site.pack.id,
         lists=counts.lists,
         persons=counts.persons,
         templates=counts.templates,
         templates_set_aside=counts.set_aside,
+        templates_other_packs=counts.other_packs,
+        thresholds=[
+            {"list_id": one.list_id, "persons": one.count, "threshold": site.recognizer.threshold(one.count)}
+            for one in shown
+        ],
+        lists_not_shown=max(0, counts.lists - len(shown)),
     )
 
 
@@ -104,6 +119,11 @@ HEALTH = schemas.obj(
         "persons": schemas.WHOLE,
         "templates": schemas.WHOLE,
         "templates_set_aside": schemas.WHOLE,
+        "templates_other_packs": schemas.WHOLE,
+        "thresholds": schemas.array(
+            schemas.obj({"list_id": schemas.UUID, "persons": schemas.WHOLE, "threshold": schemas.SCORE})
+        ),
+        "lists_not_shown": schemas.WHOLE,
     }
 )
 
