@@ -46,6 +46,8 @@ class FaceResult:
     """None where a vector came instead of a picture."""
     matches: tuple[Ranked, ...] = ()
     """Everybody of the lists that it matches, best first, as many as were asked for."""
+    sighting_id: str | None = None
+    """Under which the history keeps it; None where none is kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,9 +149,10 @@ def judge(
             judgement.search_lists, judgement.add_list, probes, decide, judgement.persons
         )
     results = tuple(_result(outcome, judged[number], subjects[number]) for number, outcome in enumerate(outcomes))
-    for subject, result, raised in zip(subjects, results, alerts, strict=True):
-        _tell(room, judgement, subject, result, raised)
-    return results
+    return tuple(
+        replace(result, sighting_id=_tell(room, judgement, subject, result, raised))
+        for subject, result, raised in zip(subjects, results, alerts, strict=True)
+    )
 
 
 def _result(outcome: Outcome, identification: Identification, subject: Subject) -> FaceResult:
@@ -205,7 +208,10 @@ def _alerts(room: Room, judgement: Judgement, subject: Subject) -> tuple[_Alert,
     return tuple(raised)
 
 
-def _tell(room: Room, judgement: Judgement, subject: Subject, result: FaceResult, alerts: Sequence[_Alert]) -> None:
+def _tell(
+    room: Room, judgement: Judgement, subject: Subject, result: FaceResult, alerts: Sequence[_Alert]
+) -> str | None:
+    """Tell the listeners; return the sighting's id, None where the history keeps none."""
     person = result.person
     if person and result.verdict is Verdict.ADD:
         room.listeners.tell(PersonAdded(person.person_id, person.list_id))
@@ -214,7 +220,7 @@ def _tell(room: Room, judgement: Judgement, subject: Subject, result: FaceResult
     searched = judgement.search_lists[0] if judgement.search_lists else judgement.add_list
     list_id = person.list_id if person else searched
     if list_id is None:
-        return  # compared with nothing, so nothing was learnt
+        return None  # compared with nothing, so nothing was learnt
     sighting = Sighting(
         sighting_id=room.identifiers.new(),
         time_ms=room.clock_ms(),
@@ -228,12 +234,15 @@ def _tell(room: Room, judgement: Judgement, subject: Subject, result: FaceResult
         box=subject.seen.box if subject.seen else None,
         reasons=result.reasons,
         picture=subject.sighting_picture,
+        embedding=subject.embedding,
+        pack_id=room.pack_id,
     )
     room.listeners.tell(FaceSighted(sighting))
     for one in alerts:
         wanted = one.alert.on_found if one.found else one.alert.on_failed
         if wanted:
             room.listeners.tell(_raised(sighting, judgement, one, wanted))
+    return sighting.sighting_id if room.settings.keeps_sightings else None
 
 
 def _raised(sighting: Sighting, judgement: Judgement, alert: _Alert, wanted: object) -> ListAlertRaised:

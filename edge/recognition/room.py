@@ -39,6 +39,7 @@ class Settings:
     """The appliance's own, beside those that a request can name."""
     portrait_pixels: int
     portrait_quality: int
+    keeps_sightings: bool
     sighting_pictures: bool
 
 

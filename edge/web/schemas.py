@@ -96,14 +96,19 @@ RECORD: dict[str, Schema] = {
     "score": maybe(SCORE),
 }
 URL: dict[str, Schema] = {"image_url": {"type": "string", "description": "Absent where no picture was kept."}}
+SIGHTED: dict[str, Schema] = {
+    "sighting_id": {**UUID, "description": "Of the posted face, for /person/reject. Absent where no history is kept."}
+}
 PERSON = obj({**RECORD, "status": one_of("init")}, URL)
-KEPT_PERSON = obj({**RECORD, "status": one_of("init", "replaced"), "threshold": SCORE}, {**URL, **WANTED_PARTS})
-MATCHED_PERSON = obj({**RECORD, "threshold": SCORE}, {**URL, **WANTED_PARTS})
+KEPT_PERSON = obj(
+    {**RECORD, "status": one_of("init", "replaced"), "threshold": SCORE}, {**URL, **SIGHTED, **WANTED_PARTS}
+)
+MATCHED_PERSON = obj({**RECORD, "threshold": SCORE}, {**URL, **SIGHTED, **WANTED_PARTS})
 FOUND_PERSON = obj(RECORD, URL)
 CANDIDATE = obj({"person_id": UUID, "list_id": UUID, "fields": array(TEXT), "score": SCORE})
 REJECTED_FACE = obj(
     {"reasons": array(named("Reason")), "threshold": SCORE},
-    {"candidate": named("Candidate"), "rival": named("Candidate"), **WANTED_PARTS},
+    {"candidate": named("Candidate"), "rival": named("Candidate"), **SIGHTED, **WANTED_PARTS},
 )
 EMBEDDED_FACE = obj({"embedding": array(NUMBER), "model": TEXT}, {"features": array(named("Feature")), **WANTED_PARTS})
 FACE = obj(
@@ -140,6 +145,7 @@ ACTED_FACE = obj(
         "added": named("Person"),
         "candidate": named("Candidate"),
         "rival": named("Candidate"),
+        **SIGHTED,
         "features": array(named("Feature")),
         "bbox_pro": named("Corners"),
         "thumb": JPEG,
@@ -218,6 +224,8 @@ SIGHTING = obj(
     URL,
 )
 
+REJECTION = obj({"person_id": UUID, "sighting_id": UUID, "created": TIME})
+
 REFUSAL = obj({"message": TEXT, "status": one_of("error", "failed")}, {"errors": MISTAKES})
 
 COMPONENTS: Mapping[str, Schema] = {
@@ -241,6 +249,7 @@ COMPONENTS: Mapping[str, Schema] = {
     "PersonList": PERSON_LIST,
     "Reason": REASON,
     "Refusal": REFUSAL,
+    "Rejection": REJECTION,
     "RejectedFace": REJECTED_FACE,
     "Sighting": SIGHTING,
     "Source": SOURCE,
