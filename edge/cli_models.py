@@ -18,7 +18,7 @@ from edge.config import Config
 from edge.errors import GalleryUnusable, PackUnusable
 from edge.evaluation import ENOUGH_FALSE_MATCHES, Comparisons, Sample
 from edge.gallery import reembedding as rows
-from edge.gallery import spool
+from edge.gallery import rejections, spool
 from edge.matching import SCORE_AT_FMR_1, SCORE_PER_DECADE
 from edge.reembedding import Progress
 from edge.types import InputSpec, Pack
@@ -254,6 +254,9 @@ def _reembed(settings: Config, options: argparse.Namespace) -> int:
     print(f"{pack.name} answers now")
     with rows.reading(data_folder) as gallery:
         _print_unreached(list(rows.unreached(gallery, pack.id)))
+        idle = rejections.of_other_packs(gallery, pack.id)
+    if idle:
+        print(f"\nRejected faces of another pack, which count again when that answers: {idle}")
     return EXIT_DONE
 
 

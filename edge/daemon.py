@@ -175,6 +175,7 @@ def recognition_settings(config: Config) -> Settings:
         passage_frames=new.passage_frames,
         portrait_pixels=config.pictures.longest_pixels,
         portrait_quality=config.pictures.jpeg_quality,
+        keeps_sightings=config.history.keep_days > 0,
         sighting_pictures=config.history.keep_days > 0 and config.history.keep_megabytes > 0,
     )
 

@@ -111,9 +111,26 @@ class Identification:
     """By how much the evidence for the best exceeds that for the rival."""
 
 
+def is_rejected(candidate: Candidate, thresholds: Thresholds, calibration: Calibration) -> bool:
+    """Whether the face is one that was said not to be this person.
+
+    It is if the two would match (the score at or over the threshold), and if it is more like that face than like the
+    person: a rejected look-alike must not take the person's own faces away.
+    """
+    nearest = candidate.nearest_negative
+    return candidate.is_disputed and nearest is not None and calibration.score(nearest) >= thresholds.match
+
+
 def identify(candidates: Sequence[Candidate], thresholds: Thresholds, calibration: Calibration) -> Identification:
-    """Decide who of the candidates (best first) the face is: somebody, nobody, or it cannot be said."""
-    ranked = tuple(Ranked(candidate, calibration.score(candidate.similarity)) for candidate in candidates)
+    """Decide who of the candidates (best first) the face is: somebody, nobody, or it cannot be said.
+
+    Whom the face was said not to be is as if absent.
+    """
+    ranked = tuple(
+        Ranked(candidate, calibration.score(candidate.similarity))
+        for candidate in candidates
+        if not is_rejected(candidate, thresholds, calibration)
+    )
     if not ranked or ranked[0].score < thresholds.uncertain:
         return Identification(thresholds, ranked, matched=None, uncertain=None)
     best = ranked[0]

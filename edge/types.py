@@ -421,6 +421,22 @@ class Candidate:
 
     person: Person
     similarity: float
+    nearest_negative: float | None = None
+    """The greatest normalised similarity to a face that was said not to be this person; None: there is none."""
+
+    @property
+    def is_disputed(self) -> bool:
+        """Whether the probe is more like a face that is not this person than like any of their templates."""
+        return self.nearest_negative is not None and self.nearest_negative > self.similarity
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Somebody said that the face of a sighting is not this person."""
+
+    person_id: str
+    sighting_id: str
+    created_ms: int
 
 
 class Verdict(enum.Enum):
@@ -458,6 +474,9 @@ class Sighting:
     reasons: tuple[Reason, ...] = ()
     picture: bytes | None = None
     """A small JPEG of the face; None where none may be kept."""
+    embedding: Embedding | None = field(default=None, compare=False)
+    """The probe's, and the pack that made it: what a rejection needs. None in what is read back, as the picture is."""
+    pack_id: str | None = field(default=None, compare=False)
 
 
 class Scope(enum.Enum):

@@ -10,10 +10,11 @@ import pytest
 from edge import config, daemon
 from edge.events import Event, FaceSighted, ListAlertRaised, Listeners
 from edge.face.analysis import Analyser
+from edge.gallery.history import History
 from edge.gallery.store import EmbeddedGallery
 from edge.matching import Calibration
 from edge.recognition import ActionRequest, Recognizer, Workers
-from edge.types import ListAlert, Pack, PersonCreate
+from edge.types import ListAlert, NewPersonLimits, Pack, PersonCreate
 
 
 @pytest.fixture
@@ -83,6 +84,28 @@ def test_alerts_of_a_group(
     assert alerts(heard) == [], "no source, no group, no alert"
     recognizer.act(ActionRequest(image=photos["biden-1"], search_lists=(staff,), source_id=source.source_id))
     assert [(one.list_id, one.wanted) for one in alerts(heard)] == [(staff, "call"), (banned, {"topic": "siren"})]
+
+
+def test_a_face_that_is_not_somebody_of_the_list_is_reported_as_failed(
+    gallery: EmbeddedGallery, recognizer: Recognizer, photos: dict[str, bytes], heard: list[Event]
+) -> None:
+    staff, guests = (gallery.create_list(name).list_id for name in ("staff", "guests"))
+    group = gallery.create_group("door", (ListAlert(staff, "open", "call"),)).group_id
+    recognizer.create(PersonCreate(image=photos["obama-1"], list_id=staff))
+    limits = NewPersonLimits(threshold=0.3)  # so low that they are taken for each other
+    biden = PersonCreate(image=photos["biden-1"], list_id=guests, group_id=group, limits=limits)
+    heard.clear()
+    recognizer.create(biden)
+    (wrong,) = alerts(heard)
+    assert wrong.wanted == "open" and wrong.person_id is not None
+
+    history = History(gallery.database, gallery.pictures, clock=daemon.now_ms)
+    history.record(wrong.sighting)
+    history.close()
+    gallery.reject(staff, wrong.person_id, wrong.sighting.sighting_id)
+    recognizer.create(biden)
+    (right,) = alerts(heard)
+    assert (right.wanted, right.person_id) == ("call", None)
 
 
 def test_looking_without_recording_raises_nothing(

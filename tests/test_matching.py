@@ -237,3 +237,45 @@ def test_a_second_who_is_no_match_is_no_rival() -> None:
 
 def test_without_a_margin_nobody_is_a_rival() -> None:
     assert identified(0.36, 0.36).matched is not None
+
+
+# --- who it was said not to be ---
+
+
+def rejected_candidate(name: str, similarity: float, nearest_negative: float | None) -> Candidate:
+    person = Person(name, "list", None, None, 0, 0, (), (), None, None, None)
+    return Candidate(person, similarity, nearest_negative)
+
+
+@pytest.mark.parametrize(
+    ("similarity", "nearest_negative", "is_somebody"),
+    [
+        (0.35, None, True),
+        (0.35, 0.4, False),
+        (0.35, 0.35, True),  # as like the person as what they are not
+        (0.35, 0.34, True),  # more like the person
+        (0.31, 0.32, False),
+    ],
+)
+def test_a_face_nearer_to_what_a_person_is_not_is_not_them(
+    similarity: float, nearest_negative: float | None, is_somebody: bool
+) -> None:
+    one = rejected_candidate("one", similarity, nearest_negative)
+    found = matching.identify([one], Thresholds(0.7, 0.5), Calibration(ROWS))
+    assert (found.matched is not None) == is_somebody
+    assert [ranked.candidate for ranked in found.ranked] == ([one] if is_somebody else [])
+    assert found.uncertain is None
+
+
+def test_a_rejected_face_counts_only_where_it_would_match_itself() -> None:
+    one = rejected_candidate("one", 0.25, 0.28)
+    found = matching.identify([one], Thresholds(0.7, 0.5), Calibration(ROWS))
+    assert found.uncertain is not None, "0.28 is under the threshold: another face, as far as anybody knows"
+
+
+def test_the_next_one_takes_the_place_of_whom_it_is_not() -> None:
+    candidates = [rejected_candidate("one", 0.35, 0.4), rejected_candidate("two", 0.345, None)]
+    found = matching.identify(candidates, Thresholds(0.7, 0.7, margin=0.1), Calibration(ROWS))
+    assert found.matched is not None
+    assert found.matched.candidate.person.person_id == "two"
+    assert found.rival is None

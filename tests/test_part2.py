@@ -168,6 +168,16 @@ def test_a_client_of_the_cloud_walks_from_login_to_logout(tmp_path: Path, mode: 
     acted = client.ok("/action", images={"image": [photo("obama-3")]}, person_list_search=list_id, results=3)
     assert acted["results"][0]["matches"][0]["person_id"] == persons["Barack"]
 
+    negative = {
+        "person_id": persons["Barack"],
+        "list_id": list_id,
+        "sighting_id": acted["results"][0]["sighting_id"],
+    }
+    assert client.ok("/person/reject", **negative)["rejection"]["sighting_id"] == negative["sighting_id"]
+    listed = client.ok("/person/rejections", person_id=persons["Barack"], list_id=list_id)
+    assert [one["sighting_id"] for one in listed["rejections"]] == [negative["sighting_id"]]
+    assert client.ok("/person/reject/delete", **negative)["message"] == "1 rejection(s) deleted"
+
     deleted = client.ok("/person/delete", person_id=persons["Barack"], list_id=list_id)
     assert deleted["message"] == "1 person(s) deleted"
     client.refused("/person/delete", 404, "item with this id not found", person_id=persons["Barack"], list_id=list_id)
@@ -192,6 +202,9 @@ INVALID: dict[str, dict[str, Any]] = {
     "/person/update": {"fields": ["x"]},
     "/person/delete": {"person_id": []},
     "/person/fusion": {"person_id": NOBODY, "embeddings": "x"},
+    "/person/reject": {"person_id": NOBODY, "sighting_id": "x"},
+    "/person/reject/delete": {"person_id": NOBODY},
+    "/person/rejections": {"person_id": NOBODY, "limit": 0},
     "/person/lists": {"limit": 0},
     "/person/list/create": {"name": ""},
     "/person/list/update": {"list_id": NOBODY},
@@ -219,6 +232,9 @@ UNKNOWN: dict[str, dict[str, Any]] = {
     "/person/update": {"person_id": NOBODY, "fields": ["x"]},
     "/person/delete": {"person_id": NOBODY},
     "/person/fusion": {"person_id": NOBODY, "embeddings": [1.0] + [0.0] * 127},
+    "/person/reject": {"person_id": NOBODY, "sighting_id": NOBODY},
+    "/person/reject/delete": {"person_id": NOBODY, "sighting_id": NOBODY},
+    "/person/rejections": {"person_id": NOBODY},
     "/person/list/update": {"list_id": NOBODY, "name": "x"},
     "/person/list/delete": {"list_id": NOBODY},
     "/source/group/create": {"name": "x", "person_list_search": [{"id": NOBODY}]},
@@ -474,6 +490,8 @@ BEYOND: list[tuple[str, dict[str, Any]]] = [
     ("/person/update", {"person_id": NOBODY, "new_list_id": "main"}),
     ("/person/delete", {"list_id": "main", "person_id": NOBODY}),
     ("/person/fusion", {"list_id": "main", "person_id": NOBODY, "fields": ["x"]}),
+    ("/person/reject", {"list_id": "main", "person_id": NOBODY, "sighting_id": NOBODY}),
+    ("/person/rejections", {"list_id": "main", "person_id": NOBODY}),
     ("/history", {"list_id": "main"}),
     ("/history", {"source_id": NOBODY}),
     *((route.path, {}) for route in ROUTES if route.administers),

@@ -529,12 +529,18 @@ def test_without_a_service_the_command_switches_by_itself(
 ) -> None:
     service.start()
     obama = enrolled(service, photos["obama-1"])
+    (seen,) = service.create(photos["obama-2"]).json()["matches"]
+    negative = {"person_id": obama, "sighting_id": seen["sighting_id"]}
+    headers = {"token": service.camera}
+    service.session.post(f"{service.url}/person/reject", json=negative, headers=headers, timeout=30).raise_for_status()
+    assert recognised(service, [photos["obama-2"]]) == [None]
     service.end()
     service.edge("models", "add", str(reid))
     service.edge("models", "use", "reid-0095")
     run = reembed(service)
     assert run.returncode == 0, run.stderr
     assert "reid-0095 answers now" in run.stdout
+    assert "Rejected faces of another pack, which count again when that answers: 1" in run.stdout
     assert reembed(service).stdout.startswith("0 templates are to be made for reid-0095")
     service.start()
     assert health(service)["pack"] == "reid-0095-1"

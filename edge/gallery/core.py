@@ -23,6 +23,7 @@ from edge.gallery.indexes import Indexes
 from edge.gallery.persons import Removed
 from edge.gallery.pictures import Pictures
 from edge.gallery.protocol import Counts
+from edge.gallery.rejections import Negatives
 from edge.types import Embedding, PersonList, Template
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class Core:
         self._lock = threading.RLock()
         self._main_list_id = self._made_main_list(main_list_name)
         self._sweep()
+        self._negatives = Negatives(
+            database.read(), pack_id=pack_id, vector_length=vector_length, cohort_weight=cohort_weight
+        )
         self._indexes = Indexes(
             database,
             self._lock,

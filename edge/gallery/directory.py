@@ -55,7 +55,7 @@ class Directory(Core):
             self._indexes.drop(number)
             self._indexes.forget(removed.templates)
         self.pictures.delete(removed.pictures)  # off the lock: there may be 100,000 of them
-        self.database.erase_traces((), are_all=deleted.count == 0 and not removed.pictures)
+        self.database.erase_traces((), are_all=removed.are_all)
         return deleted.count
 
     # --- source groups ---

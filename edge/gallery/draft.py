@@ -16,6 +16,7 @@ from edge.gallery import persons
 from edge.gallery.index import ListIndex
 from edge.gallery.persons import Removed
 from edge.gallery.protocol import Outcome
+from edge.gallery.rejections import Negatives
 from edge.types import Candidate, Embedding, NewPerson, Person, Template
 
 FIRST_DRAFT_RANK = 1 << 62
@@ -64,6 +65,7 @@ class Draft:
         adding: DraftedList | None,
         cohort_weight: float,
         connection: sqlite3.Connection,
+        negatives: Negatives,
     ) -> None:
         """`adding`: the list that newcomers go to, the same object as in `searched` if it is searched.
 
@@ -74,6 +76,7 @@ class Draft:
         self._adding = adding
         self._cohort_weight = cohort_weight
         self._connection = connection
+        self._negatives = negatives
 
     @property
     def pictures(self) -> set[str]:
@@ -88,7 +91,19 @@ class Draft:
     # --- reading ---
 
     def candidates(self, embedding: Embedding, count: int) -> tuple[Candidate, ...]:
-        """Return up to `count` persons most like the probe, best first."""
+        """Return up to `count` persons most like the probe, best first.
+
+        Whoever may turn out not to be (`is_disputed`) is not counted, so that others can take their place.
+        """
+        disputed = 0
+        while True:
+            found = self._most_similar(embedding, count + disputed)
+            still_disputed = sum(one.is_disputed for one in found)
+            if len(found) < count + disputed or still_disputed <= disputed:
+                return found
+            disputed = still_disputed
+
+    def _most_similar(self, embedding: Embedding, count: int) -> tuple[Candidate, ...]:
         replaced = {one.number for one in self.persons.values() if one.number is not None}
         wanted = count + len(replaced)
         ranked: list[tuple[float, int, Person | None]] = [
@@ -107,8 +122,11 @@ class Draft:
             if len(candidates) == count:
                 break
             person = drafted or persons.by_number(self._connection, number)
+            if number in candidates:  # on the way to another list one is in both
+                continue
             if person is not None and person.list_id in self._searched:  # else erased, moved, or not searched for
-                candidates.setdefault(number, Candidate(person, -negated))  # on the way to another list one is in both
+                negative = self._negatives.nearest(self._connection, number, embedding)
+                candidates[number] = Candidate(person, -negated, negative)
         return tuple(candidates.values())
 
     def _similarity(self, probe: Embedding, template: Embedding) -> float:

@@ -28,6 +28,7 @@ SELECT_SIGHTING_PICTURES_OF_LISTED = (
     "SELECT sightings.picture FROM persons CROSS JOIN sightings ON sightings.person = persons.number"
     " WHERE persons.list = :list AND sightings.picture IS NOT NULL"
 )
+SELECT_SIGHTED_VECTOR_IN_LIST = "SELECT 1 FROM sightings WHERE list = :list AND vector IS NOT NULL LIMIT 1"
 DELETE_LIST = "DELETE FROM lists WHERE number = :number"
 
 
@@ -90,8 +91,10 @@ def delete_list(transaction: sqlite3.Connection, list_id: str) -> tuple[int, Per
     pictures = {picture for _, picture in templates if picture is not None}
     for statement in (SELECT_SIGHTING_PICTURES_IN_LIST, SELECT_SIGHTING_PICTURES_OF_LISTED):
         pictures.update(picture for (picture,) in transaction.execute(statement, {"list": number}))
+    has_vectors = transaction.execute(SELECT_SIGHTED_VECTOR_IN_LIST, {"list": number}).fetchone() is not None
     transaction.execute(DELETE_LIST, {"number": number})
-    return number, found, Removed(tuple(id_ for id_, _ in templates), tuple(pictures))
+    are_all = not (found.count or pictures or has_vectors)
+    return number, found, Removed(tuple(id_ for id_, _ in templates), tuple(pictures), are_all=are_all)
 
 
 def _changeable(connection: sqlite3.Connection, list_id: str) -> tuple[int, PersonList]:

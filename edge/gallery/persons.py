@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from edge.errors import ItemNotFound, Mistake
 from edge.gallery import traces
 from edge.types import Embedding, Person, Pose, StoredTemplate, Template
 
@@ -56,7 +57,12 @@ SELECT_KNOWN_TEMPLATES = (
     " templates.crc32, templates.quality, templates.created_ms, templates.picture"
     " FROM persons CROSS JOIN templates ON templates.person = persons.number WHERE persons.person_id = :person_id"
 )
-SELECT_SIGHTING_PICTURES_OF_PERSON = "SELECT picture FROM sightings WHERE person = :person AND picture IS NOT NULL"
+SELECT_SIGHTINGS_OF_PERSON = (
+    "SELECT picture, vector FROM sightings WHERE person = :person AND (picture IS NOT NULL OR vector IS NOT NULL)"
+)
+SELECT_REJECTED_VECTORS = "SELECT vector FROM rejections WHERE person = :person OR sighted = :person"
+SELECT_HAS_SHED = "SELECT has_shed FROM persons WHERE number = :person"
+UPDATE_HAS_SHED = "UPDATE persons SET has_shed = 1 WHERE number = :person"
 DELETE_TEMPLATES_OF_PERSON = "DELETE FROM templates WHERE person = :person"
 DELETE_TEMPLATE = "DELETE FROM templates WHERE id = :id"
 UPDATE_PICTURES_DROPPED = "UPDATE templates SET picture = NULL WHERE person = :person AND picture IS NOT NULL"
@@ -111,16 +117,33 @@ class Removed:
     pictures: tuple[str, ...] = ()
     traces: tuple[bytes, ...] = ()
     """Bytes that must not be found in the database any more."""
+    are_all: bool = True
+    """False: rows of which nobody knows the bytes have gone before."""
 
     def __add__(self, other: Removed) -> Removed:
         """Return both together."""
-        return Removed(self.templates + other.templates, self.pictures + other.pictures, self.traces + other.traces)
+        return Removed(
+            self.templates + other.templates,
+            self.pictures + other.pictures,
+            self.traces + other.traces,
+            self.are_all and other.are_all,
+        )
 
 
 def find(connection: sqlite3.Connection, list_number: int, person_id: str) -> tuple[int, Person] | None:
     """Return the person's number and record, None if the list has no such person."""
     row = connection.execute(SELECT_BY_ID, {"person_id": person_id, "list": list_number}).fetchone()
     return None if row is None else (row[0], _person(row))
+
+
+def the_person(
+    connection: sqlite3.Connection, list_number: int, list_id: str, person_id: str, field: str = "person_id"
+) -> tuple[int, Person]:
+    """Return the person's number and record. Raises ItemNotFound, of that field of the request."""
+    found = find(connection, list_number, person_id)
+    if found is None:
+        raise ItemNotFound(Mistake(field, f"no person {person_id} in the list {list_id}"))
+    return found
 
 
 def by_number(connection: sqlite3.Connection, number: int) -> Person | None:
@@ -167,12 +190,21 @@ def drop_pictures(transaction: sqlite3.Connection, number: int) -> Removed:
 
 
 def delete(transaction: sqlite3.Connection, number: int) -> Removed:
-    """Delete the person with their templates and sightings."""
+    """Delete the person with their templates, sightings and rejections, and those made of their sightings."""
     removed = _templates_of(transaction, number)
-    sightings = transaction.execute(SELECT_SIGHTING_PICTURES_OF_PERSON, {"person": number}).fetchall()
+    sightings = transaction.execute(SELECT_SIGHTINGS_OF_PERSON, {"person": number}).fetchall()
+    rejected = transaction.execute(SELECT_REJECTED_VECTORS, {"person": number}).fetchall()
+    (has_shed,) = transaction.execute(SELECT_HAS_SHED, {"person": number}).fetchone()
     transaction.execute(DELETE_PERSON, {"number": number})
-    names = [name for (name,) in sightings]
-    return removed + Removed(pictures=tuple(names), traces=tuple(name.encode() for name in names))
+    names = [name for name, _ in sightings if name is not None]
+    vectors = {vector for _, vector in sightings if vector is not None} | {vector for (vector,) in rejected}
+    needles = [part for vector in vectors for part in traces.slices(vector)]
+    return removed + Removed((), tuple(names), (*needles, *(name.encode() for name in names)), not has_shed)
+
+
+def note_shed(transaction: sqlite3.Connection, number: int) -> None:
+    """Remember that a row with a vector has gone whose bytes nobody looks for now."""
+    transaction.execute(UPDATE_HAS_SHED, {"person": number})
 
 
 def insert_template(transaction: sqlite3.Connection, person: int, template: StoredTemplate) -> int:
@@ -189,8 +221,8 @@ def insert_template(transaction: sqlite3.Connection, person: int, template: Stor
         "picture": template.picture,
     }
     id_ = _inserted(transaction, INSERT_TEMPLATE, columns)
-    checksum = _checksum(id_, person, template.pack_id, cohort_similarity, vector)
-    transaction.execute(UPDATE_TEMPLATE_CRC, {"id": id_, "crc32": checksum})  # the id is part of what is summed
+    crc32 = checksum(id_, person, template.pack_id, cohort_similarity, vector)
+    transaction.execute(UPDATE_TEMPLATE_CRC, {"id": id_, "crc32": crc32})  # the id is part of what is summed
     return id_
 
 
@@ -212,7 +244,7 @@ def known_templates(connection: sqlite3.Connection, person_id: str) -> list[Know
     for id_, person, pack_id, blob, cohort_similarity, crc32, quality, created_ms, picture in connection.execute(
         SELECT_KNOWN_TEMPLATES, {"person_id": person_id}
     ):
-        if crc32 == _checksum(id_, person, pack_id, cohort_similarity, blob) and len(blob) % 4 == 0:
+        if crc32 == checksum(id_, person, pack_id, cohort_similarity, blob) and len(blob) % 4 == 0:
             embedding = Embedding(np.frombuffer(blob, "<f4"), cohort_similarity)
             known.append(KnownTemplate(id_, StoredTemplate(embedding, pack_id, quality, created_ms, picture)))
     return sorted(known, key=lambda one: one.id)
@@ -242,7 +274,7 @@ def templates(
     else:
         rows = connection.execute(SELECT_EVERY_TEMPLATE)
     for list_, id_, person, pack_id, blob, cohort_similarity, crc32 in rows:
-        is_intact = crc32 == _checksum(id_, person, pack_id, cohort_similarity, blob)
+        is_intact = crc32 == checksum(id_, person, pack_id, cohort_similarity, blob)
         yield TemplateRow(list_, id_, person, pack_id, blob, cohort_similarity, is_intact)
 
 
@@ -303,7 +335,7 @@ def _person(row: tuple[Any, ...]) -> Person:
     )
 
 
-def _checksum(id_: int, person: int, pack_id: str, cohort_similarity: float, vector: bytes) -> int:
-    """CRC32 of all that decides whom a template stands for: SQLite does not notice a flipped bit in a row."""
+def checksum(id_: int, person: int, pack_id: str, cohort_similarity: float, vector: bytes) -> int:
+    """Return the CRC32 of all that decides whom a vector speaks of: SQLite does not notice a flipped bit in a row."""
     head = struct.pack("<qqd", id_, person, cohort_similarity)
     return zlib.crc32(vector, zlib.crc32(head + pack_id.encode()))

@@ -14,6 +14,7 @@ from edge.types import (
     NewPerson,
     Person,
     PersonList,
+    Rejection,
     Source,
     SourceDefaults,
     SourceGroup,
@@ -114,12 +115,15 @@ class Gallery(Protocol):
     # --- recognising ---
 
     def identify(self, list_id: str, embedding: Embedding, persons: int = CANDIDATES) -> list[Candidate]:
-        """Return up to `persons` candidates, best first. Raises ListNotFound, PackMismatch."""
+        """Return up to `persons` candidates, best first, and between them those who are disputed.
+
+        Raises ListNotFound, PackMismatch.
+        """
 
     def identify_in_lists(
         self, list_ids: Sequence[str], embedding: Embedding, persons: int = CANDIDATES
     ) -> list[Candidate]:
-        """Return up to `persons` candidates of all these lists together, best first.
+        """Return up to `persons` candidates of all these lists together, best first, and between them the disputed.
 
         Raises ListNotFound, PackMismatch.
         """
@@ -194,14 +198,29 @@ class Gallery(Protocol):
         the one whose greatest cosine to those kept is the least; one that is there already (cosine 1) never twice.
 
         `replace_person_id` is a person of the same list who turned out to be this one: their templates come into the
-        same choice, their sightings become this person's, and they are deleted. Their fields go with them; `fields`,
-        where given, take the place of this person's.
+        same choice, their sightings and rejections become this person's, and they are deleted. A rejected face of
+        either that is more like the other of the two is theirs, so it is rejected no longer. Their fields go
+        with them; `fields`, where given, take the place of this person's.
 
         Raises ListNotFound, ItemNotFound (either person), PackMismatch, Conflict (a person fused with themselves).
         """
 
     def delete_persons(self, list_id: str, person_ids: Sequence[str]) -> int:
         """Erase persons and everything about them; return how many there were. Raises ListNotFound."""
+
+    def reject(self, list_id: str, person_id: str, sighting_id: str) -> Rejection:
+        """Remember that the face of the sighting is not this person; a second time is the same as once.
+
+        It stays through replacing and moving the person, and is compared only with the vectors of its pack. Raises
+        ListNotFound, ItemNotFound (the person, the sighting), Conflict (the sighting was kept without its vector, or
+        64 are rejected already), PackMismatch.
+        """
+
+    def undo_rejection(self, list_id: str, person_id: str, sighting_id: str) -> None:
+        """Forget it again, for good. Raises ListNotFound, ItemNotFound."""
+
+    def rejections(self, list_id: str, person_id: str, cursor: str | None = None, limit: int = PAGE) -> Page[Rejection]:
+        """Return a page of what was said not to be this person. Raises ListNotFound, ItemNotFound, InvalidSchema."""
 
     def picture(self, name: str) -> bytes | None:
         """Return a stored picture of a person or a sighting, None if there is none of that name."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from edge.errors import Conflict, ItemNotFound, Mistake
-from edge.gallery import lists, persons
+from edge.errors import Conflict, Mistake
+from edge.gallery import lists, persons, rejections
 from edge.gallery.core import Core
 from edge.gallery.fusion import Fusion, fused
 from edge.gallery.paging import page
-from edge.gallery.persons import Removed
+from edge.gallery.persons import KnownTemplate, Removed
 from edge.gallery.protocol import PAGE, PersonPage
+from edge.gallery.rejections import Negative
 from edge.types import Person, StoredTemplate, Template
 
 Numbered = tuple[int, Person]
@@ -26,7 +27,7 @@ class Roster(Core):
     def person(self, list_id: str, person_id: str) -> Person:
         """Return the record. Raises ListNotFound, ItemNotFound."""
         connection = self.database.read()
-        return _the_person(connection, lists.the_list(connection, list_id)[0], list_id, person_id)[1]
+        return persons.the_person(connection, lists.the_list(connection, list_id)[0], list_id, person_id)[1]
 
     def persons(self, list_id: str, cursor: str | None = None, limit: int = PAGE) -> PersonPage:
         """Return a page of the list's persons. Raises ListNotFound, InvalidSchema."""
@@ -63,7 +64,7 @@ class Roster(Core):
         with self._lock:
             connection = self.database.read()
             list_number, _ = lists.the_list(connection, list_id)
-            number, person = _the_person(connection, list_number, list_id, person_id)
+            number, person = persons.the_person(connection, list_number, list_id, person_id)
             new_list = list_number if new_list_id is None else lists.the_list(connection, new_list_id, "new_list_id")[0]
             removed = Removed()
             with self.database.write() as transaction:
@@ -93,8 +94,8 @@ class Roster(Core):
 
         At most 20 templates are kept, those that differ most (see diversity.py), none of them twice.
         `replace_person_id` is a person of the same list who turned out to be this one: their templates come into the
-        same choice, their sightings become this person's, and they are deleted, fields and all. `fields`, where given,
-        take the place of this person's.
+        same choice, their sightings and rejections become this person's (see rejections.fused), and they are deleted,
+        fields and all. `fields`, where given, take the place of this person's.
 
         Raises ListNotFound, ItemNotFound (either person), PackMismatch, Conflict (a person fused with themselves),
         StorageFull.
@@ -108,12 +109,17 @@ class Roster(Core):
             with self._lock:
                 connection = self.database.read()
                 list_number, _ = lists.the_list(connection, list_id)
-                number, person = _the_person(connection, list_number, list_id, person_id)
+                number, person = persons.the_person(connection, list_number, list_id, person_id)
                 former = _the_former(connection, list_number, list_id, replace_person_id)
                 others = [known for _, one in former for known in persons.known_templates(connection, one.person_id)]
-                choice = fused(persons.known_templates(connection, person_id), others, new)
+                own = persons.known_templates(connection, person_id)
                 former_numbers = [one for one, _ in former]
-                removed = self._write_fusion(number, self._changed(person, fields), former_numbers, choice)
+                negatives = {one: self._fused_negatives((number, own), (one, others)) for one in former_numbers}
+                if any(negatives.values()):
+                    self._negatives.add(number)
+                choice = fused(own, others, new)
+                removed = self._write_fusion(number, self._changed(person, fields), negatives, choice)
+                self._negatives.discard(former_numbers)
                 unused -= {template.picture for template in choice.added if template.picture is not None}
                 self._indexes.reload(list_number, number, instead_of=former_numbers)
                 record = _by_number(connection, number)
@@ -139,22 +145,38 @@ class Roster(Core):
         names = iter(self.pictures.save(pictures))
         return [None if template.picture is None else next(names) for template in templates]
 
-    def _write_fusion(self, number: int, person: Person, former: Sequence[int], choice: Fusion) -> Removed:
-        """Write the choice and the record in one transaction; return what is gone for good."""
+    def _write_fusion(
+        self, number: int, person: Person, former: Mapping[int, Sequence[Negative]], choice: Fusion
+    ) -> Removed:
+        """Write the choice and the record in one transaction; return what is gone for good.
+
+        `former`: who goes, and what is not the person then.
+        """
         removed, renumbered = Removed(), Removed()
         with self.database.write() as transaction:
             for known in choice.dropped:
                 removed += persons.delete_template(transaction, known)
             for known in choice.moved:  # a template's checksum is over its person: it is written anew
                 renumbered += persons.delete_template(transaction, known)
-            for one in former:
+            for one, negatives in former.items():
                 persons.take_over_sightings(transaction, number, one)
+                rejections.take_over(transaction, number, one, negatives)
                 removed += persons.delete(transaction, one)
             for template in (*(known.template for known in choice.moved), *choice.added):
                 persons.insert_template(transaction, number, template)
             persons.update(transaction, number, person)
         self._indexes.forget(renumbered.templates)
         return removed
+
+    def _fused_negatives(
+        self, own: tuple[int, Sequence[KnownTemplate]], other: tuple[int, Sequence[KnownTemplate]]
+    ) -> list[Negative]:
+        """Return what is not the one person that these two (numbers and templates) are."""
+        connection = self.database.read()
+        mine, theirs = (rejections.negatives(connection, number) for number, _ in (own, other))
+        if not mine and not theirs:
+            return []
+        return rejections.fused((mine, own[1]), (theirs, other[1]), self._cohort_weight)
 
     def _changed(self, person: Person, fields: Sequence[str] | None) -> Person:
         return dataclasses.replace(
@@ -194,17 +216,7 @@ class Roster(Core):
             return
         needles = [*(person.person_id.encode() for person in gone), *removed.traces]
         were_changed = any(person.updated_ms != person.created_ms for person in gone)  # what they were is unknown
-        self.database.erase_traces(needles, are_all=not were_changed)
-
-
-def _the_person(
-    connection: sqlite3.Connection, list_number: int, list_id: str, person_id: str, field: str = "person_id"
-) -> Numbered:
-    """Return the person's number and record. Raises ItemNotFound, of that field of the request."""
-    found = persons.find(connection, list_number, person_id)
-    if found is None:
-        raise ItemNotFound(Mistake(field, f"no person {person_id} in the list {list_id}"))
-    return found
+        self.database.erase_traces(needles, are_all=removed.are_all and not were_changed)
 
 
 def _the_former(
@@ -213,7 +225,7 @@ def _the_former(
     """Return who is fused into another, if anybody is. Raises ItemNotFound."""
     if person_id is None:
         return []
-    return [_the_person(connection, list_number, list_id, person_id, "replace_person_id")]
+    return [persons.the_person(connection, list_number, list_id, person_id, "replace_person_id")]
 
 
 def _by_number(connection: sqlite3.Connection, number: int) -> Person:

@@ -168,7 +168,40 @@ def lists_of_sources_and_ids_of_sightings(connection: sqlite3.Connection) -> Non
     connection.execute("CREATE INDEX sightings_by_sighting_id ON sightings (sighting_id)")
 
 
+_REJECTIONS = (
+    # what a rejection is made of
+    "ALTER TABLE sightings ADD COLUMN pack TEXT",
+    "ALTER TABLE sightings ADD COLUMN vector BLOB",
+    "ALTER TABLE sightings ADD COLUMN cohort_similarity REAL",
+    # 1: rows with vectors of the person's are gone, and nobody knows their bytes any more
+    "ALTER TABLE persons ADD COLUMN has_shed INTEGER NOT NULL DEFAULT 0",
+    # `sighted`: whom the sighting was taken for; the vector is of their face as far as anybody knows, so it goes with
+    # them as well
+    "CREATE TABLE rejections ("
+    " id INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " person INTEGER NOT NULL REFERENCES persons (number) ON DELETE CASCADE,"
+    " sighting_id TEXT NOT NULL,"
+    " sighted INTEGER REFERENCES persons (number) ON DELETE CASCADE,"
+    " pack TEXT NOT NULL,"
+    " vector BLOB NOT NULL,"
+    " cohort_similarity REAL NOT NULL,"
+    " created_ms INTEGER NOT NULL,"
+    " crc32 INTEGER NOT NULL"
+    ") STRICT",
+    "CREATE INDEX rejections_by_person ON rejections (person)",
+    "CREATE INDEX rejections_by_sighted ON rejections (sighted) WHERE sighted IS NOT NULL",
+    "CREATE UNIQUE INDEX rejections_by_sighting ON rejections (sighting_id, person)",
+    "CREATE INDEX rejections_by_pack ON rejections (pack)",
+)
+
+
+def rejections(connection: sqlite3.Connection) -> None:
+    """Keep what was said not to be a person, and with each sighting the vector that this takes."""
+    for statement in _REJECTIONS:
+        connection.execute(statement)
+
+
 Migration = Callable[[sqlite3.Connection], None]
 
-MIGRATIONS: tuple[Migration, ...] = (first_tables, lists_of_sources_and_ids_of_sightings)
+MIGRATIONS: tuple[Migration, ...] = (first_tables, lists_of_sources_and_ids_of_sightings, rejections)
 """In order, for ever: `user_version` is how many of them a database has had."""

@@ -8,14 +8,16 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edge.types import Box, Reason, Sighting, Verdict
+import numpy as np
+
+from edge.types import Box, Embedding, Reason, Sighting, Verdict
 
 # The person must still be there: whoever is erased while a sighting of them waits does not enter the history again.
 INSERT_SIGHTING = (
     "INSERT INTO sightings (sighting_id, time_ms, list, person, source_id, group_id, verdict, score, threshold,"
-    " box, reasons, picture, picture_bytes)"
+    " box, reasons, picture, picture_bytes, pack, vector, cohort_similarity)"
     " SELECT :sighting_id, :time_ms, lists.number, persons.number, :source_id, :group_id, :verdict, :score, :threshold,"
-    " :box, :reasons, :picture, :picture_bytes"
+    " :box, :reasons, :picture, :picture_bytes, :pack, :vector, :cohort_similarity"
     " FROM lists LEFT JOIN persons ON persons.person_id = :person_id"
     " WHERE lists.list_id = :list_id AND (:person_id IS NULL OR persons.number IS NOT NULL)"
 )
@@ -44,6 +46,11 @@ SELECT_PERSON_NUMBER = "SELECT number FROM persons WHERE person_id = :person_id"
 
 SELECT_OLDEST = "SELECT id, time_ms, picture, picture_bytes FROM sightings ORDER BY time_ms, id LIMIT :limit"
 SELECT_PICTURE_BYTES = "SELECT value FROM meta WHERE key = 'sighting_bytes'"
+UPDATE_PERSON_HAS_SHED = (
+    "UPDATE persons SET has_shed = 1 WHERE has_shed = 0"
+    " AND number = (SELECT person FROM sightings WHERE id = :id AND vector IS NOT NULL)"
+)
+SELECT_PROBE = "SELECT person, pack, vector, cohort_similarity FROM sightings WHERE sighting_id = :sighting_id"
 DELETE_SIGHTING = "DELETE FROM sightings WHERE id = :id"
 SELECT_PICTURES = "SELECT picture FROM sightings WHERE picture >= :first AND picture < :end"
 UPDATE_PICTURE_MISSING = "UPDATE sightings SET picture = NULL, picture_bytes = 0 WHERE picture = :picture"
@@ -57,6 +64,16 @@ class StoredSighting:
     """Rises with the order of writing; part of a page's cursor."""
     sighting: Sighting
     picture: str | None
+
+
+@dataclass(frozen=True)
+class Sighted:
+    """What a sighting says of its face: whom it was taken for (a person's number), and the vector."""
+
+    person: int | None
+    pack_id: str | None
+    embedding: Embedding | None
+    """None (and no pack): recorded by a release that did not keep it."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +102,9 @@ def insert(transaction: sqlite3.Connection, sighting: Sighting, picture: str | N
         "reasons": json.dumps([asdict(reason) for reason in sighting.reasons]),
         "picture": picture,
         "picture_bytes": 0 if picture is None else len(sighting.picture or b""),
+        "pack": sighting.pack_id,
+        "vector": None if sighting.embedding is None else sighting.embedding.vector.astype("<f4").tobytes(),
+        "cohort_similarity": None if sighting.embedding is None else float(sighting.embedding.cohort_similarity),
     }
     return transaction.execute(INSERT_SIGHTING, columns).rowcount > 0
 
@@ -133,6 +153,17 @@ def find(connection: sqlite3.Connection, sighting_id: str) -> StoredSighting | N
     return None if row is None else _stored(row)
 
 
+def sighted(connection: sqlite3.Connection, sighting_id: str) -> Sighted | None:
+    """Return the face of the sighting, None if there is none of that id."""
+    row = connection.execute(SELECT_PROBE, {"sighting_id": sighting_id}).fetchone()
+    if row is None:
+        return None
+    person, pack_id, vector, cohort_similarity = row
+    if vector is None:
+        return Sighted(person, None, None)
+    return Sighted(person, pack_id, Embedding(np.frombuffer(vector, "<f4"), cohort_similarity))
+
+
 def oldest(connection: sqlite3.Connection, limit: int) -> list[OldSighting]:
     """Return the oldest sightings, oldest first."""
     return [OldSighting(*row) for row in connection.execute(SELECT_OLDEST, {"limit": limit}).fetchall()]
@@ -144,7 +175,9 @@ def picture_bytes(connection: sqlite3.Connection) -> int:
 
 
 def delete(transaction: sqlite3.Connection, old: Iterable[OldSighting]) -> None:
-    """Delete these rows."""
+    """Delete these rows; of whom they were is noted that not all of their bytes are known any more."""
+    old = list(old)
+    transaction.executemany(UPDATE_PERSON_HAS_SHED, [{"id": one.number} for one in old])
     transaction.executemany(DELETE_SIGHTING, [{"id": one.number} for one in old])
 
 

@@ -1,7 +1,7 @@
 """The gallery of this box: SQLite is the truth, picture files lie beside it, an index per list is a cache of the rows.
 
-Here is what a recognition does; the rest is in its parts: core (the open folder), roster (persons), directory (lists,
-source groups, sources).
+Here is what a recognition does; the rest is in its parts: core (the open folder), roster (persons), rejecting (who
+somebody is not), directory (lists, source groups, sources).
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from edge.gallery.core import UPDATE_CLOCK
 from edge.gallery.directory import Directory
 from edge.gallery.draft import Change, Draft, DraftedList
 from edge.gallery.protocol import CANDIDATES, Counts, Decide, Gallery, Outcome, Probe, TemplatesWanted
+from edge.gallery.rejecting import Rejecting
 from edge.gallery.roster import Roster
 from edge.types import Candidate, Decision, Embedding, Person, Verdict
 
 __all__ = ["Counts", "Decide", "EmbeddedGallery", "Gallery", "Outcome", "Probe", "TemplatesWanted"]
 
 
-class EmbeddedGallery(Roster, Directory):
+class EmbeddedGallery(Roster, Rejecting, Directory):
     """The gallery in a data folder."""
 
     def identify(self, list_id: str, embedding: Embedding, persons: int = CANDIDATES) -> list[Candidate]:
@@ -31,7 +32,7 @@ class EmbeddedGallery(Roster, Directory):
     def identify_in_lists(
         self, list_ids: Sequence[str], embedding: Embedding, persons: int = CANDIDATES
     ) -> list[Candidate]:
-        """Return up to `persons` candidates of all these lists together, best first.
+        """Return up to `persons` candidates of all these lists together, best first, and between them the disputed.
 
         Raises ListNotFound, PackMismatch.
         """
@@ -112,6 +113,7 @@ class EmbeddedGallery(Roster, Directory):
             adding=adding,
             cohort_weight=self._cohort_weight,
             connection=connection,
+            negatives=self._negatives,
         )
 
     def _decided(

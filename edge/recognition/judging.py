@@ -49,6 +49,8 @@ class FaceResult:
     """Frames of the visit that were decided on together; None where each is decided for itself."""
     matches: tuple[Ranked, ...] = ()
     """Everybody of the lists that it matches, best first, as many as were asked for."""
+    sighting_id: str | None = None
+    """Under which the history keeps it; None where none is kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,7 @@ class Judgement:
     source_id: str | None
     group_id: str | None
     persons: int = CANDIDATES
-    """Candidates of each face."""
+    """That the answer names for each face, at most."""
 
 
 TemplateOf = Callable[[int], Template]
@@ -158,15 +160,20 @@ def judge(
         for number in outcomes.numbers:
             probes[number] = replace(probes[number], template=template(number))
         outcomes = room.gallery.search_or_enrol(
-            judgement.search_lists, judgement.add_list, probes, decide, judgement.persons
+            judgement.search_lists,
+            judgement.add_list,
+            probes,
+            decide,
+            max(judgement.persons, CANDIDATES),  # the runner-up counts, even where the best alone was asked for
         )
-    results = tuple(
-        _result(outcome, judged[number], subjects[number], _too_short(room, subjects[number]))
+    results = (
+        _result(outcome, judged[number], subjects[number], judgement, _too_short(room, subjects[number]))
         for number, outcome in enumerate(outcomes)
     )
-    for subject, result, raised in zip(subjects, results, alerts, strict=True):
-        _tell(room, judgement, subject, result, raised)
-    return results
+    return tuple(
+        replace(result, sighting_id=_tell(room, judgement, subject, result, raised))
+        for subject, result, raised in zip(subjects, results, alerts, strict=True)
+    )
 
 
 def _too_short(room: Room, subject: Subject) -> tuple[Reason, ...]:
@@ -176,7 +183,11 @@ def _too_short(room: Room, subject: Subject) -> tuple[Reason, ...]:
 
 
 def _result(
-    outcome: Outcome, identification: Identification, subject: Subject, too_short: tuple[Reason, ...]
+    outcome: Outcome,
+    identification: Identification,
+    subject: Subject,
+    judgement: Judgement,
+    too_short: tuple[Reason, ...],
 ) -> FaceResult:
     decision, reasons = outcome.decision, (*subject.reasons, *too_short)
     score, candidate = None, None
@@ -185,6 +196,7 @@ def _result(
     if decision.verdict is Verdict.REJECT and identification.uncertain:
         score, candidate = identification.uncertain.score, identification.uncertain.candidate.person
         reasons = (*reasons, _uncertainty(identification, score))
+    reached = [one for one in identification.ranked if one.score >= identification.thresholds.match]
     return FaceResult(
         verdict=decision.verdict,
         threshold=identification.thresholds.match,
@@ -195,7 +207,7 @@ def _result(
         reasons=reasons if decision.verdict is Verdict.REJECT else (),
         seen=subject.seen,
         passage_frames=subject.passage_frames,
-        matches=tuple(one for one in identification.ranked if one.score >= identification.thresholds.match),
+        matches=tuple(reached[: judgement.persons]),
     )
 
 
@@ -223,7 +235,7 @@ def _alerts(room: Room, judgement: Judgement, subject: Subject) -> tuple[_Alert,
     for alert in group.alerts if group else ():
         try:
             size = room.gallery.list_size(alert.list_id)
-            candidates = room.gallery.identify(alert.list_id, subject.embedding, 1)
+            candidates = room.gallery.identify(alert.list_id, subject.embedding)
         except ListNotFound:  # deleted since the group was read, and its alert with it
             continue
         known = matching.identify(candidates, judgement.policy.at(size), room.calibration)
@@ -231,7 +243,10 @@ def _alerts(room: Room, judgement: Judgement, subject: Subject) -> tuple[_Alert,
     return tuple(raised)
 
 
-def _tell(room: Room, judgement: Judgement, subject: Subject, result: FaceResult, alerts: Sequence[_Alert]) -> None:
+def _tell(
+    room: Room, judgement: Judgement, subject: Subject, result: FaceResult, alerts: Sequence[_Alert]
+) -> str | None:
+    """Tell the listeners; return the sighting's id, None where the history keeps none."""
     person = result.person
     if person and result.verdict is Verdict.ADD:
         room.listeners.tell(PersonAdded(person.person_id, person.list_id))
@@ -240,7 +255,7 @@ def _tell(room: Room, judgement: Judgement, subject: Subject, result: FaceResult
     searched = judgement.search_lists[0] if judgement.search_lists else judgement.add_list
     list_id = person.list_id if person else searched
     if list_id is None:
-        return  # compared with nothing, so nothing was learnt
+        return None  # compared with nothing, so nothing was learnt
     sighting = Sighting(
         sighting_id=room.identifiers.new(),
         time_ms=room.clock_ms(),
@@ -254,12 +269,15 @@ def _tell(room: Room, judgement: Judgement, subject: Subject, result: FaceResult
         box=subject.seen.box if subject.seen else None,
         reasons=result.reasons,
         picture=subject.sighting_picture,
+        embedding=subject.embedding,
+        pack_id=room.pack_id,
     )
     room.listeners.tell(FaceSighted(sighting))
     for one in alerts:
         wanted = one.alert.on_found if one.found else one.alert.on_failed
         if wanted:
             room.listeners.tell(_raised(sighting, judgement, one, wanted))
+    return sighting.sighting_id if room.settings.keeps_sightings else None
 
 
 def _raised(sighting: Sighting, judgement: Judgement, alert: _Alert, wanted: object) -> ListAlertRaised:

@@ -44,6 +44,7 @@ class Settings:
     """Frames of one visit that somebody new must have been seen in, where frames are decided together."""
     portrait_pixels: int
     portrait_quality: int
+    keeps_sightings: bool
     sighting_pictures: bool
 
 

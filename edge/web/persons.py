@@ -191,9 +191,40 @@ def _why_not(rejected: RejectedPicture) -> str:
     return "the face misses the limits of a new person" if rejected.reasons else "no faces found"
 
 
+# --- POST /person/reject, /person/rejections ---
+
+SIGHTING_ID = Needed("sighting_id", uuid_text, "The sighting of the face that is not this person.")
+
+REJECT = Form(parameters=(LIST_ID, PERSON_ID, SIGHTING_ID))
+REJECTIONS = Form(parameters=(LIST_ID, PERSON_ID, LIMIT, CURSOR))
+
+
+def person_reject(call: Call) -> Answer:
+    """POST /person/reject: the face of a sighting is not this person. DELETE: it may be after all."""
+    if call.environ["REQUEST_METHOD"] == "DELETE":
+        return person_reject_undo(call)
+    call.site.history.flush()  # what was answered a moment ago may still wait to be written
+    rejection = call.site.gallery.reject(call.list_id, call.values[PERSON_ID], call.values[SIGHTING_ID])
+    return ok(message="operation succeeded", rejection=views.rejection(rejection))
+
+
+def person_reject_undo(call: Call) -> Answer:
+    """POST /person/reject/delete: the same as DELETE, for whoever cannot send it with a body."""
+    call.site.gallery.undo_rejection(call.list_id, call.values[PERSON_ID], call.values[SIGHTING_ID])
+    return ok(message="1 rejection(s) deleted")
+
+
+def person_rejections(call: Call) -> Answer:
+    """POST /person/rejections: what was said not to be this person."""
+    values = call.values
+    page = call.site.gallery.rejections(call.list_id, values[PERSON_ID], values[CURSOR] or None, values[LIMIT] or PAGE)
+    return ok(rejections=[views.rejection(one) for one in page.items], cursor=page.cursor)
+
+
 # --- the table ---
 
 DONE = {200: Told("Done", schemas.done())}
+REJECTED = schemas.obj({**schemas.STATUS, "message": schemas.TEXT}, {"rejection": schemas.named("Rejection")})
 READ = frozenset({Scope.READ})
 ENROL = frozenset({Scope.ENROL})
 
@@ -254,5 +285,37 @@ ROUTES = (
         scopes=ENROL,
         form=FUSION,
         refusals=(errors.ItemNotFound, errors.NothingToChange, errors.Conflict, errors.StorageFull),
+    ),
+    Route(
+        "/person/reject",
+        person_reject,
+        "Say that the face of a sighting is not this person: it matches them no longer. DELETE takes it back",
+        {200: Told("Remembered, or with DELETE forgotten (then without `rejection`)", REJECTED)},
+        "persons",
+        methods=DELETE,
+        scopes=ENROL,
+        form=REJECT,
+        refusals=(errors.ItemNotFound, errors.Conflict, errors.PackMismatch, errors.StorageFull),
+    ),
+    Route(
+        "/person/reject/delete",
+        person_reject_undo,
+        "Take back that the face of a sighting is not this person",
+        DONE,
+        "persons",
+        methods=DELETE,
+        scopes=ENROL,
+        form=REJECT,
+        refusals=(errors.ItemNotFound, errors.StorageFull),
+    ),
+    Route(
+        "/person/rejections",
+        person_rejections,
+        "Page through what was said not to be a person",
+        {200: Told("A page", schemas.listing("rejections", "Rejection"))},
+        "persons",
+        scopes=READ,
+        form=REJECTIONS,
+        refusals=(errors.ItemNotFound,),
     ),
 )

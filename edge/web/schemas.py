@@ -96,19 +96,23 @@ RECORD: dict[str, Schema] = {
     "score": maybe(SCORE),
 }
 URL: dict[str, Schema] = {"image_url": {"type": "string", "description": "Absent where no picture was kept."}}
+SIGHTED: dict[str, Schema] = {
+    "sighting_id": {**UUID, "description": "Of the posted face, for /person/reject. Absent where no history is kept."}
+}
 PERSON = obj({**RECORD, "status": one_of("init")}, URL)
-TOGETHER = {"passage_frames": WHOLE}
+TOGETHER: dict[str, Schema] = {"passage_frames": WHOLE}
 """Of how many frames of a visit the decision is, where frames are decided on together."""
 
 KEPT_PERSON = obj(
-    {**RECORD, "status": one_of("init", "replaced"), "threshold": SCORE}, {**URL, **TOGETHER, **WANTED_PARTS}
+    {**RECORD, "status": one_of("init", "replaced"), "threshold": SCORE},
+    {**URL, **SIGHTED, **TOGETHER, **WANTED_PARTS},
 )
-MATCHED_PERSON = obj({**RECORD, "threshold": SCORE}, {**URL, **TOGETHER, **WANTED_PARTS})
+MATCHED_PERSON = obj({**RECORD, "threshold": SCORE}, {**URL, **SIGHTED, **TOGETHER, **WANTED_PARTS})
 FOUND_PERSON = obj(RECORD, URL)
 CANDIDATE = obj({"person_id": UUID, "list_id": UUID, "fields": array(TEXT), "score": SCORE})
 REJECTED_FACE = obj(
     {"reasons": array(named("Reason")), "threshold": SCORE},
-    {"candidate": named("Candidate"), "rival": named("Candidate"), **TOGETHER, **WANTED_PARTS},
+    {"candidate": named("Candidate"), "rival": named("Candidate"), **SIGHTED, **TOGETHER, **WANTED_PARTS},
 )
 EMBEDDED_FACE = obj({"embedding": array(NUMBER), "model": TEXT}, {"features": array(named("Feature")), **WANTED_PARTS})
 FACE = obj(
@@ -146,6 +150,7 @@ ACTED_FACE = obj(
         "added": named("Person"),
         "candidate": named("Candidate"),
         "rival": named("Candidate"),
+        **SIGHTED,
         "features": array(named("Feature")),
         "bbox_pro": named("Corners"),
         "thumb": JPEG,
@@ -224,6 +229,8 @@ SIGHTING = obj(
     URL,
 )
 
+REJECTION = obj({"person_id": UUID, "sighting_id": UUID, "created": TIME})
+
 REFUSAL = obj({"message": TEXT, "status": one_of("error", "failed")}, {"errors": MISTAKES})
 
 COMPONENTS: Mapping[str, Schema] = {
@@ -247,6 +254,7 @@ COMPONENTS: Mapping[str, Schema] = {
     "PersonList": PERSON_LIST,
     "Reason": REASON,
     "Refusal": REFUSAL,
+    "Rejection": REJECTION,
     "RejectedFace": REJECTED_FACE,
     "Sighting": SIGHTING,
     "Source": SOURCE,

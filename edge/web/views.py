@@ -12,7 +12,7 @@ from edge import errors
 from edge.errors import AccessDenied, Refusal
 from edge.matching import Ranked
 from edge.recognition import ActionResult, Comparison, CreateResult, FaceResult, Inspected, Seen
-from edge.types import Box, Embedding, FeatureBound, Person, PersonCreate, Pose, Reason, Verdict, WantedParts
+from edge.types import Box, Embedding, FeatureBound, Person, PersonCreate, Pose, Reason, Rejection, Verdict, WantedParts
 
 ImageUrl = Callable[[Person], str | None]
 """The address of a person's picture; None where none was kept."""
@@ -129,7 +129,7 @@ def _mistakes(refusal: Refusal, name: str | None = None) -> list[dict[str, str]]
 def _kept(one: FaceResult, status: str, wanted: WantedParts, image_url: ImageUrl) -> dict[str, Any]:
     assert one.person is not None
     record = person_record(one.person, image_url)
-    return {**record, "status": status, **_decided_by(one), **_parts(one.seen, wanted)}
+    return {**record, "status": status, **_decided_by(one), **_sighted(one), **_parts(one.seen, wanted)}
 
 
 def _matched(one: FaceResult, wanted: WantedParts, image_url: ImageUrl) -> dict[str, Any]:
@@ -138,14 +138,19 @@ def _matched(one: FaceResult, wanted: WantedParts, image_url: ImageUrl) -> dict[
     parts = _parts(one.seen, wanted)
     if one.seen and wanted.features:
         parts["features"] = [*one.seen.features]
-    return {**record, "score": _rounded(one.score), **_decided_by(one), **parts}
+    return {**record, "score": _rounded(one.score), **_decided_by(one), **_sighted(one), **parts}
 
 
 def _rejected(one: FaceResult, wanted: WantedParts) -> dict[str, Any]:
     answer: dict[str, Any] = {"reasons": [reason(why) for why in one.reasons], **_decided_by(one)}
     if one.seen:
         answer["bbox"] = bbox(one.seen.box)
-    return {**answer, **_candidate(one), **_parts(one.seen, wanted)}
+    return {**answer, **_candidate(one), **_sighted(one), **_parts(one.seen, wanted)}
+
+
+def _sighted(one: FaceResult) -> dict[str, Any]:
+    """Return what to say in /person/reject; nothing where no history is kept."""
+    return {} if one.sighting_id is None else {"sighting_id": one.sighting_id}
 
 
 def _decided_by(one: FaceResult) -> dict[str, Any]:
@@ -207,6 +212,7 @@ def _acted(one: FaceResult, wanted: WantedParts, image_url: ImageUrl) -> dict[st
         "reasons": [reason(why) for why in one.reasons],
         "bbox": bbox(one.seen.box),
         **_candidate(one),
+        **_sighted(one),
         **_parts(one.seen, wanted),
     }
     if wanted.features:
@@ -314,6 +320,11 @@ def bound(feature: FeatureBound) -> dict[str, Any]:
     """Return a feature and its bounds, as a request may have them."""
     bounds = {"min": feature.least, "max": feature.most}
     return {"name": feature.name, **{name: value for name, value in bounds.items() if value is not None}}
+
+
+def rejection(one: Rejection) -> dict[str, Any]:
+    """Return that the face of a sighting is not a person."""
+    return {"person_id": one.person_id, "sighting_id": one.sighting_id, "created": timestamp(one.created_ms)}
 
 
 def reason(reason: Reason) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from edge.gallery.database import Database
 OTHER_FILES = ("access", "spool")
 """These have databases of their own."""
 MODULES = [module.name for module in pkgutil.iter_modules(edge.gallery.__path__) if module.name not in OTHER_FILES]
-READ_AT_A_START = {"persons.SELECT_EVERY_TEMPLATE"}
+READ_AT_A_START = {"persons.SELECT_EVERY_TEMPLATE", "rejections.SELECT_EVERY_REJECTION"}
 
 
 def statements() -> Iterator[tuple[str, str]]:
