@@ -9,13 +9,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.gallery import persons
 from edge.gallery.database import Database
 from edge.gallery.index import ListIndex
 from edge.gallery.persons import TemplateRow
+from edge.gallery.saved import Shelf
 
 log = logging.getLogger(__name__)
+
+ROWS_AT_ONCE = 1000
+"""Rows of a list that are held as rows at a start, where a million of them would be 0.8 GB."""
+
+SELECT_LIST_SIZE = "SELECT persons FROM lists WHERE number = :number"
 
 
 class Indexes:
@@ -41,13 +48,16 @@ class Indexes:
         self._vector_length = vector_length
         self._cohort_weight = cohort_weight
         self._exact_limit = exact_limit
+        self._shelf = Shelf(database, pack_id)
         self._of_list: dict[int, ListIndex] = {}
         self._damaged: set[int] = set()
         self._other_packs: set[int] = set()
         self.moves = 0
         """Persons who have changed lists. Whoever searches several lists and sees it change has to search again."""
-        for number, rows in self._served(persons.templates(database.read())).items():
-            self._of_list[number] = self._filled(rows)
+        self._of_list.update(self._loaded(persons.templates(database.read())))
+        self._shelf.sweep([number for number, index in self._of_list.items() if len(index) > exact_limit])
+        for index in self._of_list.values():
+            index.filled()
 
     @property
     def damaged(self) -> int:
@@ -72,8 +82,10 @@ class Indexes:
             return index
         with self._lock:  # so that no change falls between the rows that are read and the index that is put in
             if list_number not in self._of_list:
-                rows = self._served(persons.templates(self._database.read(), list_number=list_number))
-                self._of_list[list_number] = self._filled(rows[list_number])
+                rows = persons.templates(self._database.read(), list_number=list_number)
+                index = self._loaded(rows).get(list_number) or self._empty(list_number)
+                index.filled()
+                self._of_list[list_number] = index
             return self._of_list[list_number]
 
     @contextlib.contextmanager
@@ -89,12 +101,13 @@ class Indexes:
         except Exception:
             log.exception("an index could not follow its rows and is loaded anew")
             del self._of_list[list_number]
-            index.close()
+            index.throw_away()
 
     def reload(self, list_number: int, person: int, *, instead_of: Sequence[int] = ()) -> None:
         """Take in what the rows say of a person of the list, as it is now, and let go of the persons `instead_of`."""
         with self.following(list_number) as index:
-            rows = self._served(persons.templates(self._database.read(), person=person))[list_number]
+            templates = self._served(persons.templates(self._database.read(), person=person))
+            rows = [row for row in templates if row.list_number == list_number]
             _add(index, rows, instead_of=[person, *instead_of])
 
     def move(self, person: int, former_list: int, list_number: int) -> None:
@@ -106,9 +119,8 @@ class Indexes:
 
     def drop(self, list_number: int) -> None:
         """Let go of the index of a list that has been deleted."""
-        index = self._of_list.pop(list_number, None)
-        if index is not None:
-            index.close()
+        index = self._of_list.pop(list_number, None) or self._empty(list_number)
+        index.throw_away()
 
     def forget(self, templates: Iterable[int]) -> None:
         """Note that these templates have been deleted."""
@@ -116,12 +128,11 @@ class Indexes:
         self._other_packs.difference_update(templates)
 
     def close(self) -> None:
-        """Stop building in the background."""
+        """Stop building in the background; save what took long to build."""
         for index in self._of_list.values():
             index.close()
 
-    def _served(self, rows: Iterable[TemplateRow]) -> defaultdict[int, list[TemplateRow]]:
-        served: defaultdict[int, list[TemplateRow]] = defaultdict(list)
+    def _served(self, rows: Iterable[TemplateRow]) -> Iterator[TemplateRow]:
         for row in rows:
             is_ours = row.pack_id == self._pack_id
             if not row.is_intact or (is_ours and len(row.vector) != 4 * self._vector_length):
@@ -130,24 +141,55 @@ class Indexes:
             elif not is_ours:
                 self._other_packs.add(row.id)
             else:
-                served[row.list_number].append(row)
-        return served
+                yield row
 
-    def _filled(self, rows: Sequence[TemplateRow]) -> ListIndex:
-        index = ListIndex(self._vector_length, cohort_weight=self._cohort_weight, exact_limit=self._exact_limit)
-        if rows:
-            _add(index, rows)
-        return index
+    def _loaded(self, rows: Iterable[TemplateRow]) -> dict[int, ListIndex]:
+        """Return the indexes of these rows; large ones are filled in parts, and may not begin a graph before."""
+        loaded: dict[int, ListIndex] = {}
+        waiting: defaultdict[int, list[TemplateRow]] = defaultdict(list)
+
+        def fill(number: int) -> None:
+            part, size = waiting.pop(number), 0
+            if number not in loaded:
+                loaded[number] = self._empty(number)
+                size = self._size(number) if len(part) == ROWS_AT_ONCE else 0
+            loaded[number].fill(*_columns(part), of=size)
+
+        for row in self._served(rows):
+            waiting[row.list_number].append(row)
+            if len(waiting[row.list_number]) == ROWS_AT_ONCE:
+                fill(row.list_number)
+        for number in list(waiting):
+            fill(number)
+        return loaded
+
+    def _size(self, list_number: int) -> int:
+        row = self._database.read().execute(SELECT_LIST_SIZE, {"number": list_number}).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def _empty(self, list_number: int) -> ListIndex:
+        return ListIndex(
+            self._vector_length,
+            cohort_weight=self._cohort_weight,
+            exact_limit=self._exact_limit,
+            saved=self._shelf.of(list_number),
+        )
 
 
 def _add(index: ListIndex, rows: Sequence[TemplateRow], *, instead_of: Sequence[int] = ()) -> None:
-    if not rows:
+    if rows:
+        index.add_many(*_columns(rows), instead_of=instead_of)
+    else:
         index.remove_persons(instead_of)
-        return
-    index.add_many(
+
+
+def _columns(
+    rows: Sequence[TemplateRow],
+) -> tuple[list[int], list[int], NDArray[np.float32], NDArray[np.float64]]:
+    """Return labels, persons, vectors and cohort similarities."""
+    return (
         [row.id for row in rows],
         [row.person for row in rows],
         np.frombuffer(b"".join([row.vector for row in rows]), "<f4").reshape(len(rows), -1),
         np.array([row.cohort_similarity for row in rows]),
-        instead_of=instead_of,
     )
