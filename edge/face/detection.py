@@ -7,11 +7,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import Mistake, PackUnusable
+from edge.face.image import resized
 from edge.face.passes import FaceRange, Pass, Size, Window, plan, whole
 from edge.face.tflite import Model
 from edge.types import Box, Detection, Picture
@@ -53,8 +53,7 @@ def letterbox(picture: Picture, size: Size, scale: float | None = None) -> tuple
     inner = max(1, round(width * scale)), max(1, round(height * scale))
     small = picture
     if inner != (width, height):
-        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        small = np.asarray(cv2.resize(picture, inner, interpolation=interpolation), np.uint8)
+        small = resized(picture, inner)
     if inner == (columns, rows):
         return small, Letterbox(scale, 0, 0)
     canvas = np.zeros((rows, columns, 3), np.uint8)

@@ -57,11 +57,14 @@ class Embedder:
         rows, columns = self.model.spec.rows, self.model.spec.columns
         return crop(picture, alignment(points, self._template, rows, columns), variant, rows, columns)
 
-    def is_fed(self, points: Points) -> bool:
-        """Whether the picture in which the mesh has these points is at least as sharp as the network's input."""
+    def is_fed(self, points: Points, reduction: float = 1) -> bool:
+        """Whether the picture in which the mesh has these points is at least as sharp as the network's input.
+
+        Or whether it still is, so many times smaller.
+        """
         rows, columns = self.model.spec.rows, self.model.spec.columns
         matrix = alignment(points, self._template, rows, columns)
-        return math.hypot(matrix[0, 0], matrix[1, 0]) * max(one.scale for one in self._template_crops) <= 1
+        return math.hypot(matrix[0, 0], matrix[1, 0]) * reduction <= 1
 
     def probe(self, picture: Picture, points: Points) -> Embedding:
         """Return the embedding to search with: few crops, as every frame pays for it."""

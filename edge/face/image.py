@@ -22,10 +22,10 @@ MAX_ASPECT = 20
 MAX_JPEG_SCANS = 100
 """A progressive JPEG of a camera has about ten; each costs a pass over all coefficients."""
 
-REDUCED_FROM_PIXELS = 3_000_000
-"""From this size on a JPEG is worth decoding at half its size or less, where that is enough: a picture of 3840 x 2160
-takes 37 ms, and half of it 16 (a desktop core). Where it turns out not to be enough, it has to be decoded twice; of a
-smaller picture that would cost more than is saved."""
+REDUCED_FROM_PIXELS = 1_500_000
+"""From this size on a JPEG is worth decoding at half its size or less, where that is enough: of 3840 x 2160 pixels it
+takes 16 ms instead of 37 (a desktop core), of 1920 x 1080 4.5 instead of 6.7, of 1280 x 720 hardly less. What comes
+after it, shrinking for the detector first of all, has a quarter of the pixels to look at."""
 
 REDUCTIONS = {
     1: cv2.IMREAD_COLOR_RGB,
@@ -156,6 +156,25 @@ def cut(picture: Picture, box: Box, *, longest: int) -> Picture:
     right = min(columns, int(np.ceil(inside.x + inside.width)))
     bottom = min(rows, int(np.ceil(inside.y + inside.height)))
     return shrunk(picture[top:bottom, left:right], longest=longest)
+
+
+def resized(picture: Picture, size: tuple[int, int]) -> Picture:
+    """Return the picture at that size (columns, rows), smaller without noticeable aliasing, and fast: for a network.
+
+    Shrunk in two steps: OpenCV averages over whole pixels eight times faster than over parts of them, and what is then
+    left to do, by less than two, bilinear interpolation does as well. Up to a whole factor less one of the last rows
+    and columns is left out.
+    """
+    rows, columns = picture.shape[:2]
+    factor = min(columns // size[0], rows // size[1])
+    if factor > 1:
+        whole = picture[: rows // factor * factor, : columns // factor * factor]
+        picture = np.asarray(
+            cv2.resize(whole, (columns // factor, rows // factor), interpolation=cv2.INTER_AREA), np.uint8
+        )
+    if picture.shape[1::-1] == size:
+        return picture
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def shrunk(picture: Picture, *, longest: int) -> Picture:

@@ -70,7 +70,8 @@ class EmbeddedGallery(Roster, Rejecting, Directory):
         """
         for probe in probes:
             self._check_probe(probe)
-        self._draft(search_lists, add_list)  # refused before anything is put on disk
+        if any(probe.template is not None for probe in probes):
+            self._draft(search_lists, add_list)  # refused before anything is put on disk
         saved = self._save_pictures(probes)
         kept: set[str] = set()
         try:

@@ -75,7 +75,8 @@ def _acted(room: Room, request: ActionRequest) -> ActionResult:
     limits = room.limits(request.limits, request.wanted.features)
     with room.workers.one() as worker:
         try:
-            found = look(room, worker, room.frame(request.image), request.wanted, multi=request.multi)
+            frame = room.frame(request.image)
+            found = look(room, worker, frame, request.wanted, multi=request.multi, source_id=request.source_id)
         except (UnknownPicture, PictureTooSmall) as refusal:
             return ActionResult(0, undecodable=refusal)
         subjects = subjects_of(

@@ -52,6 +52,7 @@ def _from_picture(room: Room, request: PersonCreate, list_id: str, data: bytes) 
                 multi=request.multi,
                 pose=(request.yaw_degrees, request.pitch_degrees),
                 with_templates=request.embedding_only,
+                source_id=request.source_id,
             )
         except (UnknownPicture, PictureTooSmall) as refusal:
             return CreateResult(faces_total=0, processed=0, undecodable=refusal)

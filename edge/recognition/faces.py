@@ -63,13 +63,14 @@ def look(
     multi: bool,
     pose: tuple[float | None, float | None] = (None, None),
     with_templates: bool = False,
+    source_id: str | None = None,
 ) -> Look:
     """Find the faces and describe them as wanted: all of sufficient size, or the largest, posed as the caller says.
 
     For who holds a worker: decoding keeps a core busy like any other stage. Raises UnknownPicture.
     """
     settings = room.settings
-    picture, faces = _found(room, worker, frame, multi=multi)
+    picture, faces = _found(room, worker, frame, source_id, multi=multi)
     chosen = [face for face in faces if face.measures.size >= settings.min_face_pixels]
     if not multi:
         chosen = [face.with_pose(*pose) for face in chosen[:1]]
@@ -77,16 +78,21 @@ def look(
     return Look(len(faces), seen, picture)
 
 
-def _found(room: Room, worker: Analyser, frame: Frame, *, multi: bool) -> tuple[Picture, list[Face]]:
+def _found(
+    room: Room, worker: Analyser, frame: Frame, source_id: str | None, *, multi: bool
+) -> tuple[Picture, list[Face]]:
     """Return the picture and the faces in it.
 
     A large frame is decoded no larger than the detector needs; where a face then has fewer pixels than the embedder
-    takes, it is decoded again.
+    takes, it is decoded again. The next frames of that source and size are decoded whole at once, until one shows no
+    such face: who has come is still there in the next frame.
     """
     settings = room.settings
     smallest = settings.min_face_pixels
     passes = worker.passes(frame.shape, smallest, settings.detector_size)
-    reduction = frame.reduction(passes[-1].scale)
+    stream = (source_id, frame.shape)
+    worth = frame.reduction(passes[-1].scale)
+    reduction = 1 if room.closeups.has(stream) else worth
     picture = frame.picture(reduction)
     if reduction > 1:
         passes = worker.passes(picture.shape, smallest / reduction, settings.detector_size)
@@ -97,11 +103,16 @@ def _found(room: Room, worker: Analyser, frame: Frame, *, multi: bool) -> tuple[
         enough_pixels=None if multi else smallest / reduction,
         reduction=reduction,
     )
-    if reduction > 1 and not all(
-        worker.embedder.is_fed(face.landmarks.points) for face in faces if face.measures.size >= smallest
-    ):
-        picture = frame.picture()
-        faces = worker.closer(picture, faces)
+    if worth > 1:
+        needed = not all(
+            worker.embedder.is_fed(face.landmarks.points, worth / reduction)
+            for face in faces
+            if face.measures.size >= smallest
+        )
+        room.closeups.note(stream, needed=needed)
+        if needed and reduction > 1:
+            picture = frame.picture()
+            faces = worker.closer(picture, faces)
     return picture, faces
 
 
@@ -160,7 +171,12 @@ def sighting_picture(room: Room, picture: Picture, seen: Seen, *, drop_image: bo
     """Return the small picture of a sighting, None where none may be kept."""
     if drop_image or not room.settings.sighting_pictures:
         return None
-    return _jpeg_of(picture, seen.face.landmarks.box.grown(THUMB_GROWTH), SIGHTING_PIXELS, SIGHTING_QUALITY)
+    part = image.cut(picture, seen.face.landmarks.box.grown(THUMB_GROWTH), longest=max(picture.shape))
+    longer = max(part.shape[:2])
+    if longer > SIGHTING_PIXELS:  # every frame pays for it
+        rows, columns = (max(1, round(side * SIGHTING_PIXELS / longer)) for side in part.shape[:2])
+        part = image.resized(part, (columns, rows))
+    return image.encode_jpeg(np.ascontiguousarray(part), quality=SIGHTING_QUALITY)
 
 
 def thumb_of(room: Room, portrait: bytes) -> bytes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from edge.errors import TooBusy
 from edge.events import Listeners
@@ -19,6 +20,9 @@ from edge.gallery.protocol import Gallery
 from edge.matching import Calibration, ThresholdPolicy
 from edge.recognition.passages import Passages
 from edge.types import FeatureBound, Limit, NewPersonLimits
+
+STREAMS = 1000
+"""Sources and sizes of frames that are remembered: an id that no source has is taken as it is, so there is no end."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class Workers:
     """As many analysers as pictures may be worked on at once, and a bounded line of those who wait for one."""
 
     def __init__(self, analysers: Sequence[Analyser], *, max_waiting: int) -> None:
-        self._free: queue.SimpleQueue[Analyser] = queue.SimpleQueue()
+        # The last one given back first: its weights are still in the processor's cache.
+        self._free: queue.LifoQueue[Analyser] = queue.LifoQueue()
         for analyser in analysers:
             self._free.put(analyser)
         self._places = threading.Semaphore(len(analysers) + max_waiting)
@@ -77,6 +82,28 @@ class Workers:
             self._free.put(analyser)
 
 
+class Closeups:
+    """Which sources have lately shown faces that need the whole frame: a guess at what the next frame needs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._streams: OrderedDict[Hashable, None] = OrderedDict()
+
+    def has(self, stream: Hashable) -> bool:
+        """Whether the stream's last frame needed it."""
+        with self._lock:
+            return stream in self._streams
+
+    def note(self, stream: Hashable, *, needed: bool) -> None:
+        """Remember what the stream's last frame needed."""
+        with self._lock:
+            self._streams.pop(stream, None)
+            if needed:
+                self._streams[stream] = None
+                if len(self._streams) > STREAMS:
+                    self._streams.popitem(last=False)
+
+
 @dataclass(frozen=True, eq=False)
 class Room:
     """The parts, and the settings applied to what a request asked for."""
@@ -93,6 +120,7 @@ class Room:
     """None: every frame is decided for itself."""
     identifiers: Identifiers
     """Of sightings."""
+    closeups: Closeups = field(default_factory=Closeups)
 
     def frame(self, data: bytes) -> Frame:
         """Return the picture, not decoded yet. Raises UnknownPicture, PictureTooSmall."""

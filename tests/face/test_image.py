@@ -632,7 +632,8 @@ def opened(data: bytes) -> image.Frame:
         (2160, 3840, 0.5, 2),
         (2160, 3840, 0.51, 1),
         (2160, 3840, 1.7, 1),
-        (1080, 1920, 0.1, 1),
+        (1080, 1920, 0.3, 2),
+        (720, 1280, 0.1, 1),
     ],
 )
 def test_a_large_jpeg_is_worth_shrinking_where_less_is_enough(
@@ -655,3 +656,12 @@ def test_a_reduced_picture_shows_the_same(reduction: int, orientation: int) -> N
     assert reduced.shape[:2] == (frame.shape[0] // reduction, frame.shape[1] // reduction)
     expected = cv2.resize(whole, reduced.shape[1::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(expected.astype(int) - reduced).max() <= 3
+
+
+@pytest.mark.parametrize("size", [(192, 108), (569, 320), (1200, 675), (1920, 1080), (2500, 1400)])
+def test_resized_for_a_network_is_nearly_what_averaging_gives(size: tuple[int, int]) -> None:
+    frame = np.random.default_rng(4).integers(0, 256, (1080, 1920, 3), np.uint8)
+    frame = np.asarray(cv2.GaussianBlur(frame, (0, 0), 4), np.uint8)
+    made = image.resized(frame, size)
+    assert made.shape == (size[1], size[0], 3)
+    assert np.abs(made.astype(int) - cv2.resize(frame, size, interpolation=cv2.INTER_AREA)).mean() < 2

@@ -127,7 +127,7 @@ def test_it_means_the_same_for_large_and_small_faces(
     """Down to 60 pixels, from where on detail is lost that the embedder would use."""
     plain = sharpness(pictures[name], meshes[name])
     factor = max(factor, 60 / meshes[name].box.longer_side)
-    assert sharpness(*scaled(pictures[name], meshes[name], factor)) == pytest.approx(plain, abs=0.1)
+    assert sharpness(*scaled(pictures[name], meshes[name], factor)) == pytest.approx(plain, abs=0.12)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -139,7 +139,7 @@ def test_a_face_of_few_pixels_is_not_sharp_blown_up_or_not(
     enlarged = scaled(*small, 8.0)
     assert sharpness(*small) < 0.65 * plain
     assert sharpness(*enlarged) < 0.65 * plain
-    assert sharpness(*enlarged) == pytest.approx(sharpness(*small), abs=0.1)
+    assert sharpness(*enlarged) == pytest.approx(sharpness(*small), abs=0.12)
 
 
 @pytest.mark.parametrize("name", NAMES)
