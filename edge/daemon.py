@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import signal
@@ -45,6 +46,9 @@ MEGABYTE = 1 << 20
 
 USUAL_FRAMES = ((480, 640), (720, 1280), (1080, 1920))
 """Rows and columns of what most cameras send: the detector's inputs for them are loaded at the start."""
+
+M_ARENA_MAX = -8
+"""glibc's malloc.h: how many heaps there may be."""
 
 START_AGAIN = -1
 """What `serve` returns instead of an exit code: the same program is to be started anew, with the pack that is due."""
@@ -212,12 +216,24 @@ def server_limits(config: Config) -> ServerLimits:
     )
 
 
+def bound_memory() -> None:
+    """Have all threads allocate from one heap, before there are any.
+
+    glibc gives each of many threads a heap of its own, and every one of them keeps the room of the largest frame that
+    its thread has seen: with the server's fifty threads 520 MB after 10,000 frames and growing, with one heap 320 MB
+    and not. Elsewhere than on glibc nothing is done.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+
+
 def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) -> int:
     """Run the appliance until SIGTERM or SIGINT; return the exit code, or START_AGAIN.
 
     `ready` is told the URL once the first frame can be answered. Raises Unusable or OSError, with a sentence,
     where it cannot start.
     """
+    bound_memory()
     with contextlib.ExitStack() as parts:
         make_data_folder(config.data.folder)
         pack = pack_in_force(config)
