@@ -753,6 +753,19 @@ def test_action_searches_several_lists_and_adds_strangers_once(admin: Client) ->
     assert again["results"][0]["matches"][0]["person_id"] == new["results"][0]["added"]["person_id"]
 
 
+def test_action_is_uncertain_of_two_who_fit_even_where_the_best_alone_is_asked_for(admin: Client) -> None:
+    guests = admin.ok("/person/list/create", name=str(uuid.uuid4()))["list_id"]
+    one, other = admin.enrolled("obama-1", guests), admin.enrolled("biden-1", guests)
+    replaced = {"list_id": guests, "replace_on_found": other}
+    admin.ok("/person/create", images={"image": [photo("obama-2")]}, **replaced)
+    body = {"person_list_search": [guests], "person_list_add": guests}
+    (face,) = admin.ok("/action", images={"image": [photo("obama-3")]}, **body)["results"]
+    assert len(face["matches"]) == 1
+    assert "added" not in face
+    assert [reason["check"] for reason in face["reasons"]] == ["uncertain_match"]
+    assert {face[key]["person_id"] for key in ("candidate", "rival")} == {one, other}
+
+
 def test_action_without_a_list_searches_the_main_one_and_adds_nobody(admin: Client) -> None:
     main = main_list(admin)
     before = admin.ok("/person/lists", limit=1)["lists"][0]["count"]
