@@ -17,6 +17,7 @@ import numpy as np
 
 from edge.errors import Mistake, PackMismatch
 from edge.gallery import lists, persons, sightings
+from edge.gallery.calls import Waiting
 from edge.gallery.database import Database
 from edge.gallery.identifiers import Identifiers
 from edge.gallery.indexes import Indexes
@@ -61,6 +62,7 @@ class Core:
         self._clock = clock
         self._identifiers = Identifiers(clock, not_before_ms=self._meta("clock_ms"))
         self._lock = threading.RLock()
+        self._waiting = Waiting()
         self._main_list_id = self._made_main_list(main_list_name)
         self._sweep()
         self._negatives = Negatives(

@@ -1,4 +1,4 @@
-"""What one request is about to write, as its own later faces see it before anything is written.
+"""What requests are about to write, as their later faces see it before anything is written.
 
 Deciding touches neither rows nor index, so there is nothing to undo when it turns out that a template is wanted first;
 and the index only ever holds what is on disk.
@@ -55,8 +55,16 @@ class Change:
     removed: Removed
 
 
+@dataclass(frozen=True)
+class Saved:
+    """A draft as it was."""
+
+    persons: dict[str, DraftedPerson]
+    size: int
+
+
 class Draft:
-    """Lists as they will be once what was decided so far is written. For one request, in one thread."""
+    """Lists as they will be once what was decided so far is written. In one thread, for requests of the same lists."""
 
     def __init__(
         self,
@@ -87,6 +95,17 @@ class Draft:
     def list_size(self) -> int:
         """The persons of all the lists that are searched."""
         return sum(one.size for one in self._searched.values())
+
+    def saved(self) -> Saved:
+        """Return how it is now, for `go_back`."""
+        drafted = {person_id: dataclasses.replace(one) for person_id, one in self.persons.items()}
+        return Saved(drafted, 0 if self._adding is None else self._adding.size)
+
+    def go_back(self, saved: Saved) -> None:
+        """Be as it was then."""
+        self.persons = saved.persons
+        if self._adding is not None:
+            self._adding.size = saved.size
 
     # --- reading ---
 

@@ -7,10 +7,11 @@ somebody is not), directory (lists, source groups, sources).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edge.errors import ItemNotFound, Mistake
 from edge.gallery import lists
+from edge.gallery.calls import Call
 from edge.gallery.core import UPDATE_CLOCK
 from edge.gallery.directory import Directory
 from edge.gallery.draft import Change, Draft, DraftedList
@@ -72,19 +73,49 @@ class EmbeddedGallery(Roster, Rejecting, Directory):
             self._check_probe(probe)
         if any(probe.template is not None for probe in probes):
             self._draft(search_lists, add_list)  # refused before anything is put on disk
-        saved = self._save_pictures(probes)
-        kept: set[str] = set()
+        call = Call((tuple(search_lists), add_list), probes, decide, persons, self._save_pictures(probes))
         try:
+            self._waiting.add(call)
             with self._lock:
-                draft = self._draft(search_lists, add_list)
-                outcomes = self._decided(draft, probes, decide, saved, persons)
-                if isinstance(outcomes, list):
-                    changes = self._written(draft)
-                    kept = draft.pictures  # from here on rows name them, whatever else goes wrong
-                    self._follow(changes)
-            return outcomes
+                # Whoever has the lock takes along all who wait with the same lists: maybe this call was taken already.
+                if not call.done:
+                    self._take_along(self._waiting.taken(call))
+            return call.answer()
         finally:
-            self.pictures.delete(set(saved.values()) - kept)
+            self.pictures.delete(set(call.pictures.values()) - call.kept)
+
+    def _take_along(self, calls: Sequence[Call]) -> None:
+        """Decide and write for all these calls in one step, with one commit; each gets its own answer or refusal."""
+        try:
+            changes = self._decided_and_written(calls)
+        except Exception as error:
+            if len(calls) == 1:
+                calls[0].settle(error)
+                return
+            for call in calls:  # what they could not do together, some can alone: a match needs no room on the disk
+                self._take_along([call])
+            return
+        self._follow(changes)
+
+    def _decided_and_written(self, calls: Sequence[Call]) -> list[Change]:
+        draft = self._draft(*calls[0].lists)
+        answers: list[list[Outcome] | TemplatesWanted | Exception] = []
+        for call in calls:
+            before = draft.saved()
+            try:
+                outcomes = self._decided(draft, call.probes, call.decide, call.pictures, call.persons)
+            except Exception as refusal:
+                answers.append(refusal)
+                draft.go_back(before)
+                continue
+            answers.append(outcomes)
+            if isinstance(outcomes, TemplatesWanted):
+                draft.go_back(before)
+        changes = self._written(draft)
+        for call, answer in zip(calls, answers, strict=True):
+            call.kept = draft.pictures  # from here on rows name them, whatever else goes wrong
+            call.settle(answer)
+        return changes
 
     def _check_probe(self, probe: Probe) -> None:
         self._check_embedding(probe.embedding)
@@ -118,7 +149,7 @@ class EmbeddedGallery(Roster, Rejecting, Directory):
         )
 
     def _decided(
-        self, draft: Draft, probes: Sequence[Probe], decide: Decide, pictures: dict[int, str], count: int
+        self, draft: Draft, probes: Sequence[Probe], decide: Decide, pictures: Mapping[int, str], count: int
     ) -> list[Outcome] | TemplatesWanted:
         """Decide on every probe, writing nothing but the draft."""
         outcomes: list[Outcome] = []
