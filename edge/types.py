@@ -7,6 +7,7 @@ Pixels are those of the upright picture, x to the right and y down. Times are wh
 from __future__ import annotations
 
 import enum
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -90,7 +91,7 @@ class Landmarks:
     points: Points
     presence: float
 
-    @property
+    @functools.cached_property
     def box(self) -> Box:
         """The tight box of the mesh: what users call the bounding box."""
         left, top = self.points[:, :2].min(axis=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -56,6 +57,10 @@ of all at 0.26."""
 # Inner lips: left and right corner, and the middle of the upper and the lower lip.
 _MOUTH = ((78, 308), (13, 14))
 
+_LENGTHS = tuple((corners, *lids) for corners, lids in (_RIGHT_EYE, _LEFT_EYE))
+_STARTS, _ENDS = ([pair[end] for pairs in (*_LENGTHS, _MOUTH) for pair in pairs] for end in (0, 1))
+"""Every distance of eyes and mouth, taken at once: each by itself costs ten times as much."""
+
 LIPS_OPEN = 0.8
 """Distance of the inner lips over their width that reads as 1: a shout. One face in a hundred of LFW reaches 0.6."""
 
@@ -66,15 +71,18 @@ def measure(picture: Picture, landmarks: Landmarks, pose: Pose) -> Measures:
     rows, columns = picture.shape[:2]
     inside = box.within(columns, rows)
     grey, face = _patch(picture, points)
-    eyes = [points[list(corners), :2].mean(axis=0) for corners, _ in (_RIGHT_EYE, _LEFT_EYE)]
+    right_eye, left_eye = (points[list(corners), :2].mean(axis=0) for corners, _ in (_RIGHT_EYE, _LEFT_EYE))
+    # in three dimensions, so that a turned head does not look like open or shut eyes
+    lengths = np.sqrt(np.square(points[_STARTS] - points[_ENDS]).sum(axis=1)).tolist()
+    right, left, (mouth_width, lips_gap) = lengths[:4], lengths[4:8], lengths[8:]
     return Measures(
         size=box.longer_side,
         yaw=pose.yaw_degrees,
         pitch=pose.pitch_degrees,
         roll=pose.roll_degrees,
-        eye_distance=float(np.linalg.norm(eyes[1] - eyes[0])),
-        eyes_open=min(_openness(points, *_RIGHT_EYE), _openness(points, *_LEFT_EYE)),
-        mouth_open=_mouth_open(points),
+        eye_distance=math.dist(right_eye, left_eye),
+        eyes_open=min(_openness(*right), _openness(*left)),
+        mouth_open=_between(lips_gap / max(mouth_width, 1e-6), 0.0, LIPS_OPEN),
         sharpness=sharpness(grey, face),
         brightness=float(grey[face].mean()) / 255 if face.any() else 0.0,
         face_presence=landmarks.presence,
@@ -150,17 +158,9 @@ def _patch(picture: Picture, points: Points) -> tuple[Grey, NDArray[np.bool_]]:
     return grey, cv2.erode(face, np.ones((5, 5), np.uint8), borderValue=1).astype(np.bool_)
 
 
-def _openness(points: Points, corners: tuple[int, int], lids: Sequence[tuple[int, int]]) -> float:
-    """Return how open one eye is, in three dimensions, so that a turned head does not look like open or shut eyes."""
-    length = float(np.linalg.norm(points[corners[0]] - points[corners[1]]))
-    gap = float(np.mean([np.linalg.norm(points[upper] - points[lower]) for upper, lower in lids]))
-    return _between(gap / max(length, 1e-6), LIDS_SHUT, LIDS_OPEN)
-
-
-def _mouth_open(points: Points) -> float:
-    (left, right), (upper, lower) = _MOUTH
-    width = float(np.linalg.norm(points[left] - points[right]))
-    return _between(float(np.linalg.norm(points[upper] - points[lower])) / max(width, 1e-6), 0.0, LIPS_OPEN)
+def _openness(length: float, *gaps: float) -> float:
+    """Return how open one eye is, from its length and the distances of its lids."""
+    return _between(sum(gaps) / len(gaps) / max(length, 1e-6), LIDS_SHUT, LIDS_OPEN)
 
 
 def _between(value: float, low: float, high: float) -> float:
