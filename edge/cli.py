@@ -73,6 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     revoke.add_argument("id", help="the token's id, as `edge token list` prints it")
     revoke.set_defaults(run=_token_revoke)
 
+    actions.add_parser(
+        "set-clock", parents=[common], help="after a clock that was far ahead: judge tokens by the present time again"
+    ).set_defaults(run=_token_set_clock)
+
     user = verbs.add_parser("user", help="make, list and remove the users who may log in")
     actions = user.add_subparsers(required=True, metavar="ACTION")
     added = actions.add_parser("add", parents=[common], help="make a user; the password is asked for")
@@ -208,6 +212,12 @@ def _token_revoke(settings: Config, options: argparse.Namespace) -> int:
     if not daemon.open_access(settings).revoke(options.id):
         raise invalid("id", f"no token {options.id}; `edge token list` shows them")
     print("revoked")
+    return 0
+
+
+def _token_set_clock(settings: Config, _: argparse.Namespace) -> int:
+    daemon.set_clock(settings)
+    print("tokens are judged by the present time")
     return 0
 
 

@@ -131,6 +131,7 @@ class DataConfig:
     """[data]."""
 
     folder: Path = _setting(path)
+    reserve_megabytes: int = _setting(whole(16, 1_000_000))
 
 
 @dataclass(frozen=True)

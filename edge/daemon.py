@@ -10,12 +10,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from edge import __version__, calibration, catalogue, packs
-from edge.config import Config, HistoryConfig
-from edge.errors import Mistake, PackUnusable, Refusal
+from edge.config import Config
+from edge.errors import Mistake, PackUnusable
 from edge.evaluation import Sampler
 from edge.events import Event, FaceSighted, Listener, Listeners
 from edge.face.analysis import Analyser
@@ -23,8 +23,11 @@ from edge.face.networks import Networks
 from edge.face.tflite import installed
 from edge.gallery import reembedding
 from edge.gallery.access import Access
+from edge.gallery.database import locked
 from edge.gallery.history import History
+from edge.gallery.space import Space
 from edge.gallery.store import EmbeddedGallery
+from edge.gallery.upkeep import kept_up
 from edge.matching import Calibration
 from edge.outbound import systemd
 from edge.recognition import Passages, Recognizer, Settings, Workers
@@ -58,9 +61,6 @@ PACK_WATCH_SECONDS = 2.0
 
 SECONDS_A_DAY = 86_400
 
-PRUNE_SECONDS = 3600
-"""The history's limits are days and megabytes: an hour over is nothing, and the card is left alone between."""
-
 
 def now_ms() -> int:
     """Return the time, UTC."""
@@ -71,6 +71,19 @@ def open_access(config: Config) -> Access:
     """Open the tokens, made if there are none: safe while the service runs."""
     make_data_folder(config.data.folder)
     return Access(config.data.folder / "access.sqlite3")
+
+
+def set_clock(config: Config) -> None:
+    """Judge temporary tokens by the present time from now on, though a later one was seen.
+
+    Raises GalleryUnusable while the service runs, which has that later time in mind.
+    """
+    make_data_folder(config.data.folder)
+    lock = locked(config.data.folder)
+    try:
+        open_access(config).set_clock(now_ms())
+    finally:
+        os.close(lock)
 
 
 def make_data_folder(folder: Path) -> None:
@@ -243,6 +256,7 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         for analyser in analysers:
             warm_up(analyser, config)
         take_over(config.data.folder, pack.id, picture_embedder(analysers[0], config))
+        space = Space(config.data.folder, reserve_bytes=config.data.reserve_megabytes * MEGABYTE)
         gallery = EmbeddedGallery.open(
             config.data.folder,
             pack_id=pack.id,
@@ -251,12 +265,15 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
             exact_limit=config.gallery.exact_limit,
             main_list_name=config.gallery.main_list_name,
             clock=now_ms,
+            space=space,
         )
         parts.callback(gallery.close)
         reembedding.note(gallery.database, pack.id)
         history = History(gallery.database, gallery.pictures, clock=now_ms)
         parts.callback(history.close)
-        parts.enter_context(_pruned(history, config.history))
+        kept = config.history
+        picture_bytes = kept.keep_megabytes * MEGABYTE
+        parts.enter_context(kept_up(history, space, days=kept.keep_days, picture_bytes=picture_bytes))
         listeners = Listeners()
         if config.history.keep_days:
             listeners.join(history_listener(history))
@@ -272,13 +289,15 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
             clock_ms=now_ms,
             passages=passages(config, scores, pack),
         )
-        site = _site(config, pack, recognizer, gallery, history)
+        site = _site(config, pack, recognizer, gallery, history, space)
         server = Server(application(site), server_limits(config))
         log.info("edge %s: pack %s on %s, %d workers", __version__, pack.id, interpreter, len(analysers))
         return _until_stopped(server, recognizer, ready, lambda: pack_is_due(config, pack))
 
 
-def _site(config: Config, pack: Pack, recognizer: Recognizer, gallery: EmbeddedGallery, history: History) -> Site:
+def _site(
+    config: Config, pack: Pack, recognizer: Recognizer, gallery: EmbeddedGallery, history: History, space: Space
+) -> Site:
     """Return what the routes reach, tokens and keys opened."""
     access = open_access(config)
     keys = Keys.load_or_create(config.data.folder / "keys.json")
@@ -287,6 +306,7 @@ def _site(config: Config, pack: Pack, recognizer: Recognizer, gallery: EmbeddedG
         gallery=gallery,
         history=history,
         access=access,
+        space=space,
         authenticator=Authenticator(
             keys,
             access,
@@ -300,31 +320,6 @@ def _site(config: Config, pack: Pack, recognizer: Recognizer, gallery: EmbeddedG
         pack=pack,
         clock_ms=now_ms,
     )
-
-
-@contextlib.contextmanager
-def _pruned(history: History, kept: HistoryConfig) -> Iterator[None]:
-    """Keep the history within its days and bytes: now, and again every hour."""
-    done = threading.Event()
-
-    def run() -> None:
-        wait = 0.0
-        while not done.wait(wait):
-            try:
-                gone = history.prune(days=kept.keep_days, picture_bytes=kept.keep_megabytes * MEGABYTE)
-                if gone:
-                    log.info("%d old sightings removed", gone)
-            except Refusal as refusal:  # the disk is full: an hour later it may not be, and frames go on being answered
-                log.warning("old sightings could not be removed: %s", refusal)
-            wait = PRUNE_SECONDS
-
-    thread = threading.Thread(target=run, name="prune", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def pack_is_due(config: Config, serving: Pack) -> bool:

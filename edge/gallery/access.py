@@ -21,13 +21,14 @@ import unicodedata
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from edge.errors import Conflict, GalleryUnusable, InvalidSchema, Mistake, Refusal, StorageFull, TooBusy, invalid
 from edge.gallery import passwords
 from edge.gallery.access_schema import MIGRATIONS
 from edge.gallery.identifiers import Identifiers
+from edge.gallery.space import Space
+from edge.gallery.trusted_time import TrustedTime
 from edge.types import Scope, Token, User
 
 BUSY_MS = 5000
@@ -54,15 +55,6 @@ EVERY_SCOPE = frozenset(Scope)
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class _Mark:
-    """The latest time known, and when on the monotonic clock it was: it goes on even while the clock is wrong."""
-
-    latest_ms: int
-    at_seconds: float
-    written_ms: int
-
-
 class Access:
     """The file of tokens and users. Safe to use from several threads and processes at once.
 
@@ -79,8 +71,10 @@ class Access:
         self._used: dict[str, int] = {}
         self._used_written: dict[str, int] = {}
         self._prepare()
-        latest = self._read_mark()
-        self._mark = _Mark(latest, monotonic(), latest)
+        self._space = Space(path.parent)
+        self._trusted: TrustedTime
+        self._written_ms: int
+        self._begin_at(self._read_mark())
 
     # --- permanent tokens ---
 
@@ -144,7 +138,8 @@ class Access:
         return None if expired else token
 
     def revoke(self, token_id: str) -> bool:
-        """Delete the token; whether there was one."""
+        """Delete the token; whether there was one. On a full disk too."""
+        self._space.make_way()
         with self._writing() as db:
             return db.execute("DELETE FROM tokens WHERE token_id = ?", (token_id,)).rowcount > 0
 
@@ -176,6 +171,7 @@ class Access:
 
     def revoke_temporary(self, jti: str, expires_ms: int, now_ms: int) -> None:
         """Refuse the temporary token of that id from now on; those that have expired since are forgotten."""
+        self._space.make_way()
         judged = self.judged_now(now_ms)  # outside the transaction: it may need one of its own
         with self._writing() as db:
             db.execute("DELETE FROM revoked WHERE expires_ms <= ?", (judged,))
@@ -240,7 +236,8 @@ class Access:
             return done.rowcount > 0
 
     def remove_user(self, email: str) -> bool:
-        """Delete the user; whether there was one."""
+        """Delete the user; whether there was one. On a full disk too."""
+        self._space.make_way()
         with self._writing() as db:
             return db.execute("DELETE FROM users WHERE email_key = ?", (_email_key(email),)).rowcount > 0
 
@@ -251,27 +248,28 @@ class Access:
 
         Without it a clock set to 1970 (a board without a battery does so at every start) would revive every expired
         token. While the process runs the latest time goes on by the monotonic clock, so a clock set back cannot make a
-        token last longer either. The other side: a clock once set far ahead ends tokens early; see `set_clock`.
+        token last longer either. The other side: a clock far ahead ends tokens early. While it is, they are refused; it
+        becomes the latest time only after an hour (see trusted_time), and then `set_clock` is the way back.
         """
+        latest_ms = self._trusted.now(now_ms)
         with self._lock:
-            at = self._monotonic()
-            expected = self._mark.latest_ms + int((at - self._mark.at_seconds) * 1000)
-            if now_ms >= expected:
-                self._mark.latest_ms, self._mark.at_seconds = now_ms, at
-            judged = max(now_ms, expected)
-            due = judged - self._mark.written_ms >= MARK_MS
+            due = latest_ms - self._written_ms >= MARK_MS
             if due:
-                self._mark.written_ms = judged
+                self._written_ms = latest_ms
         if due:
-            self._write_mark(judged)
-        return judged
+            self._write_mark(latest_ms)
+        return max(now_ms, latest_ms)
 
     def set_clock(self, now_ms: int) -> None:
-        """Forget any later time: the way back after a clock was far ahead. To be called while no daemon runs."""
+        """Forget any later time: the way back after a clock was far ahead for long. Only while no daemon runs."""
         with self._writing() as db:
             db.execute("UPDATE clock SET latest_ms = ?", (now_ms,))
+        self._begin_at(now_ms)
+
+    def _begin_at(self, latest_ms: int) -> None:
         with self._lock:
-            self._mark = _Mark(now_ms, self._monotonic(), now_ms)
+            self._trusted = TrustedTime(latest_ms, follows_back=False, monotonic=self._monotonic)
+            self._written_ms = latest_ms
 
     def _read_mark(self) -> int:
         with self._reading() as db:

@@ -25,6 +25,7 @@ from edge.gallery.persons import Removed
 from edge.gallery.pictures import Pictures
 from edge.gallery.protocol import Counts
 from edge.gallery.rejections import Negatives
+from edge.gallery.space import Space
 from edge.types import Embedding, PersonList, Template
 
 if TYPE_CHECKING:
@@ -88,14 +89,15 @@ class Core:
         exact_limit: int,
         main_list_name: str,
         clock: Callable[[], int],
+        space: Space | None = None,
     ) -> Self:
         """Open the gallery of a data folder, making what is missing.
 
         `pack_id`, `vector_length`, `cohort_weight`: of the pack whose vectors are compared; `exact_limit`: templates
         of a list up to which every search is exact; `main_list_name` counts when the main list is made; `clock` gives
-        milliseconds since 1970. Raises GalleryUnusable, StorageFull.
+        milliseconds since 1970; `space` is the room on the folder's disk. Raises GalleryUnusable, StorageFull.
         """
-        database = Database(folder)
+        database = Database(folder, space=space)
         try:
             return cls(
                 database,
@@ -128,7 +130,7 @@ class Core:
         found = lists.main_list(self.database.read())
         if found is None:
             found = PersonList(self._identifiers.new(), name, self._clock(), is_main=True, count=0)
-            with self.database.write() as transaction:
+            with self.database.write(essential=True) as transaction:
                 lists.insert_list(transaction, found)
         return found.list_id
 
@@ -140,7 +142,7 @@ class Core:
         )
         if missing:
             log.warning("%d pictures are missing, among them %s", len(missing), ", ".join(missing[:10]))
-            with self.database.write() as transaction:
+            with self.database.write(essential=True) as transaction:
                 persons.forget_pictures(transaction, missing)
                 sightings.forget_pictures(transaction, missing)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from edge.errors import GalleryUnusable, StorageFull
 from edge.gallery import traces
 from edge.gallery.schema import MIGRATIONS, Migration
+from edge.gallery.space import Space
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,10 @@ COMMITS_PER_CHECKPOINT = 256
 
 BUSY_SECONDS = 5.0
 """How long a TRUNCATE checkpoint waits for readers: they take milliseconds."""
+
+LOG_BYTES = 16 << 20
+"""Of write-ahead log from which a checkpoint waits for the readers: while one of them is always reading, a PASSIVE one
+moves every page and yet never lets the log begin anew."""
 
 NEEDLES_LIMIT = 100
 """Looking for so many traces takes as long as writing the whole database anew."""
@@ -73,13 +78,15 @@ class Database:
         *,
         migrations: Sequence[Migration] = MIGRATIONS,
         commits_per_checkpoint: int = COMMITS_PER_CHECKPOINT,
+        space: Space | None = None,
     ) -> None:
-        """Open, making what is missing, and migrate.
+        """Open, making what is missing, and migrate. `space`: the room on the folder's disk.
 
         Raises GalleryUnusable: the folder is another process's, the database is newer than this program, or is not
         one. Raises StorageFull where there is no room to open it.
         """
         self.path = folder / DATABASE_NAME
+        self.space = space or Space(folder)
         self._commits_per_checkpoint = commits_per_checkpoint
         self._commits = 0
         self._truncation_due = False
@@ -88,8 +95,9 @@ class Database:
         self._readers_lock = threading.Lock()
         self._local = threading.local()
         with contextlib.ExitStack() as undo, refusing_when_full():
-            self._lock_file = _locked(folder)
+            self._lock_file = locked(folder)
             undo.callback(os.close, self._lock_file)
+            self.space.make_way()  # opening writes a little, and nobody can be erased before it
             self._writer = self._connected(undo)
             # Kept open until SQLite has closed the file: closing any descriptor of it drops SQLite's own locks (POSIX).
             self._scanned = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -125,16 +133,21 @@ class Database:
             )
         for number, migration in enumerate(migrations[version:], start=version + 1):
             log.info("migrating the gallery to version %d: %s", number, migration.__name__)
-            with self.write() as transaction:
+            with self.write(essential=True) as transaction:
                 migration(transaction)
                 transaction.execute(f"PRAGMA user_version = {number:d}")
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self, *, essential: bool = False) -> Iterator[sqlite3.Connection]:
         """Yield the writer in a transaction; on disk when the `with` ends, undone if it ends by an exception.
 
+        `essential`: what must go on while the disk has no room for anything else: erasing, and what a start needs.
         Waits for other writers. Raises StorageFull if the disk is full or fails; nothing is written then.
         """
+        if essential:
+            self.space.make_way()
+        else:
+            self.space.check()
         with self._writing:
             with refusing_when_full():
                 self._writer.execute("BEGIN IMMEDIATE")
@@ -161,6 +174,15 @@ class Database:
             self._checkpoint("TRUNCATE")
         elif self._commits >= self._commits_per_checkpoint:
             self._checkpoint("PASSIVE")
+            if self._log_bytes() > LOG_BYTES:
+                self._checkpoint("TRUNCATE")
+                self._truncation_due = False  # a reader that stays: not again at every commit
+
+    def _log_bytes(self) -> int:
+        try:
+            return self.path.with_name(self.path.name + "-wal").stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def _checkpoint(self, mode: str) -> bool:
         """Return whether the whole WAL is in the database now (and empty, for TRUNCATE)."""
@@ -194,6 +216,14 @@ class Database:
         self.truncate_log()
         if not are_all or len(needles) > NEEDLES_LIMIT or traces.are_in(self._scanned, needles):
             self._vacuum()
+
+    def can_shrink(self) -> bool:
+        """Whether the database could be written anew in what is free: if not, rows that go give the disk nothing."""
+        return 2 * self.path.stat().st_size < self.space.room(fresh=True).free_bytes
+
+    def shrink(self) -> None:
+        """Write the database anew, without its free pages; a full disk can prevent that, and it is logged."""
+        self._vacuum()
 
     def _vacuum(self) -> None:
         size = self.path.stat().st_size
@@ -243,7 +273,7 @@ class Database:
             os.close(self._lock_file)
 
 
-def _locked(folder: Path) -> int:
+def locked(folder: Path) -> int:
     """Return the descriptor that holds the folder's lock; closing it gives the folder back."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -50,7 +50,7 @@ class Directory(Core):
         main list), StorageFull.
         """
         with self._lock:
-            with self.database.write() as transaction:
+            with self.database.write(essential=True) as transaction:
                 number, deleted, removed = lists.delete_list(transaction, list_id)
             self._indexes.drop(number)
             self._indexes.forget(removed.templates)
@@ -86,7 +86,7 @@ class Directory(Core):
 
     def delete_group(self, group_id: str) -> None:
         """Delete the group. Its sources stay, without a group. Raises ItemNotFound."""
-        with self.database.write() as transaction:
+        with self.database.write(essential=True) as transaction:
             sources.delete_group(transaction, group_id)
 
     # --- sources ---
@@ -135,5 +135,5 @@ class Directory(Core):
 
     def delete_source(self, source_id: str) -> None:
         """Delete the source; its id stays in the records of persons and sightings. Raises ItemNotFound."""
-        with self.database.write() as transaction:
+        with self.database.write(essential=True) as transaction:
             sources.delete_source(transaction, source_id)

@@ -11,15 +11,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from edge.errors import Refusal, invalid
+from edge.errors import Refusal, StorageFull, invalid
 from edge.gallery import sightings
 from edge.gallery.database import Database
 from edge.gallery.lists import the_list
 from edge.gallery.pictures import Pictures
 from edge.gallery.protocol import PAGE, PAGE_LIMIT
-from edge.gallery.sightings import StoredSighting
+from edge.gallery.sightings import MAX_INTEGER, StoredSighting
+from edge.gallery.space import State
+from edge.gallery.trusted_time import LEAP_MS, TrustedTime
 from edge.types import Sighting
 
 log = logging.getLogger(__name__)
@@ -34,9 +36,13 @@ BATCH_SECONDS = 1.0
 PRUNE_BATCH = 500
 """Sightings removed per transaction: the writer is free again after milliseconds."""
 
+ROWS_A_ROUND = 20_000
+"""Sightings removed at once to make room, some 20 MB: then the database is written anew, and the disk is looked at."""
+
+FULL_LOG_SECONDS = 60.0
+"""Between two lines of the log that sightings are not kept: the disk is full for all of them alike."""
+
 DAY_MS = 86_400_000
-MAX_INTEGER = (1 << 63) - 1
-"""SQLite's: larger than any time or row id."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,13 @@ class History:
         clock: Callable[[], int],
         queue_limit: int = QUEUE_LIMIT,
         batch_seconds: float = BATCH_SECONDS,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start the thread that writes. `clock` gives milliseconds since 1970."""
+        """Start the thread that writes. `clock` gives milliseconds since 1970; ages are by a time that is trusted."""
         self._database = database
         self._pictures = pictures
         self._clock = clock
+        self._trusted = TrustedTime(sightings.kept_time(database.read()), follows_back=True, monotonic=monotonic)
         self._queue_limit = queue_limit
         self._batch_seconds = batch_seconds
         self._changed = threading.Condition()
@@ -72,7 +80,8 @@ class History:
         self._flush_to = 0
         self._closing = False
         self.dropped = 0
-        """Sightings lost since the start: the queue was full, or they could not be written."""
+        """Sightings lost since the start: the queue or the disk was full, or they could not be written."""
+        self._full_logged_at = -FULL_LOG_SECONDS
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
         self._thread.start()
 
@@ -112,6 +121,9 @@ class History:
             lost = 0
             try:
                 self._write(batch)
+            except StorageFull as full:
+                lost = len(batch)
+                self._log_full(full)
             except Exception as error:  # the boundary of a thread: one bad batch must not end the history
                 lost = len(batch)
                 log.warning(
@@ -121,6 +133,11 @@ class History:
                 self.dropped += lost
                 self._done += len(batch)
                 self._changed.notify_all()
+
+    def _log_full(self, full: StorageFull) -> None:
+        if time.monotonic() - self._full_logged_at >= FULL_LOG_SECONDS:
+            self._full_logged_at = time.monotonic()
+            log.warning("sightings are not kept (%d lost before): %s", self.dropped, full)
 
     def _next_batch(self) -> list[Sighting]:
         """Wait for a batch that is full, old enough or asked for; an empty one says that it is over."""
@@ -138,6 +155,8 @@ class History:
 
     def _write(self, batch: Sequence[Sighting]) -> None:
         """Write pictures, then rows; a sighting whose person or list has been erased meanwhile is not written."""
+        self._database.space.check()
+        batch = [self._stamped(one) for one in batch]
         pictures = {number: one.picture for number, one in enumerate(batch) if one.picture is not None}
         names = dict(zip(pictures, self._pictures.save(list(pictures.values())), strict=True))
         unused = set(names.values())
@@ -147,6 +166,12 @@ class History:
             unused -= {names[number] for number in names if written[number]}
         finally:
             self._pictures.delete(unused)
+
+    def _stamped(self, sighting: Sighting) -> Sighting:
+        """Return the sighting with a time from which it can age: a clock in 1970 would have it removed at once."""
+        clock_ms = self._clock()
+        trusted_ms = self._trusted.now(clock_ms)
+        return sighting if clock_ms >= trusted_ms - LEAP_MS else replace(sighting, time_ms=trusted_ms)
 
     # --- reading ---
 
@@ -193,9 +218,16 @@ class History:
     def prune(self, *, days: float, picture_bytes: int) -> int:
         """Remove sightings older than `days`, then the oldest until their pictures take at most `picture_bytes`.
 
-        Returns how many went, their files with them. Raises StorageFull.
+        By a trusted time: a clock that has leapt ahead removes nothing until it is believed, one set back does not
+        keep things for ever. Returns how many went, their files with them. Raises StorageFull.
         """
-        oldest_ms = self._clock() - int(days * DAY_MS)
+        clock_ms = self._clock()
+        now_ms = self._trusted.now(clock_ms)
+        with self._database.write(essential=True) as transaction:
+            sightings.keep_time(transaction, now_ms)
+            if abs(clock_ms - now_ms) <= LEAP_MS:  # else the clock may yet turn out to be right
+                sightings.bring_back(transaction, now_ms, now_ms + LEAP_MS)
+        oldest_ms = now_ms - int(days * DAY_MS)
         removed = 0
         while gone := self._pruned(oldest_ms, picture_bytes):
             removed += gone
@@ -204,7 +236,7 @@ class History:
         return removed
 
     def _pruned(self, oldest_ms: int, picture_bytes: int) -> int:
-        with self._database.write() as transaction:
+        with self._database.write(essential=True) as transaction:
             excess = sightings.picture_bytes(transaction) - picture_bytes
             doomed: list[sightings.OldSighting] = []
             for old in sightings.oldest(transaction, PRUNE_BATCH):
@@ -215,6 +247,50 @@ class History:
             sightings.delete(transaction, doomed)
         self._pictures.delete(old.picture for old in doomed if old.picture is not None)
         return len(doomed)
+
+    # --- making room ---
+
+    def make_room(self) -> None:
+        """Remove pictures, the oldest first, until the disk has room; if none are left and it is full, sightings.
+
+        Those only where the database can then be written anew: otherwise the disk would gain nothing. Raises
+        StorageFull.
+        """
+        gone = self._shed_pictures()
+        if gone:
+            self._database.truncate_log()
+            log.warning("%d pictures of old sightings were removed, to make room on the disk", gone)
+        if self._state() is State.FULL and self._database.can_shrink():
+            gone = self._shed_sightings()
+            if gone:
+                self._database.shrink()
+                log.warning("%d old sightings were removed, to make room on the disk", gone)
+
+    def _state(self) -> State:
+        return self._database.space.room(fresh=True).state
+
+    def _shed_pictures(self) -> int:
+        removed, last = 0, None
+        while self._state() is not State.OK and sightings.picture_bytes(self._database.read()):
+            old = sightings.oldest_pictures(self._database.read(), last, PRUNE_BATCH)
+            if not old:
+                break
+            names = [one.picture for one in old if one.picture is not None]
+            with self._database.write(essential=True) as transaction:
+                sightings.forget_pictures(transaction, names)
+            self._pictures.delete(names)
+            removed, last = removed + len(old), old[-1]
+        return removed
+
+    def _shed_sightings(self) -> int:
+        removed = 0
+        while removed < ROWS_A_ROUND and sightings.oldest(self._database.read(), 1):
+            with self._database.write(essential=True) as transaction:
+                old = sightings.oldest(transaction, PRUNE_BATCH)
+                sightings.delete(transaction, old)
+            self._pictures.delete(one.picture for one in old if one.picture is not None)
+            removed += len(old)
+        return removed
 
 
 def _parsed(cursor: str) -> tuple[int, int]:

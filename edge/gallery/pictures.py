@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from edge.errors import GalleryUnusable
@@ -40,7 +40,8 @@ class Pictures:
     def save(self, pictures: Sequence[bytes]) -> list[str]:
         """Put the pictures on disk, durably, and return their names in order; all of them or none.
 
-        Those of one call share a folder, so that it is fsynced once for all. Raises StorageFull.
+        Those of one call share a folder, so that it is fsynced once for all, and all of them are on their way to the
+        disk before the first is waited for: a journal's commit then takes many at once. Raises StorageFull.
         """
         if not pictures:
             return []
@@ -49,10 +50,9 @@ class Pictures:
         try:
             with refusing_when_full():
                 folder = self._made(prefix)
-                for picture in pictures:
-                    names.append(prefix + secrets.token_hex(15))
-                    _write(folder, names[-1], picture)
-                _fsync_folder(folder)
+                names = [prefix + secrets.token_hex(15) for _ in pictures]
+                _write(folder, dict(zip(names, pictures, strict=True)))
+                _fsync(folder)
         except BaseException:
             self.delete(names)
             raise
@@ -62,7 +62,7 @@ class Pictures:
         folder = self._folder / prefix
         if not folder.is_dir():
             folder.mkdir(mode=0o700, exist_ok=True)
-            _fsync_folder(self._folder)
+            _fsync(self._folder)
         return folder
 
     def read(self, name: str) -> bytes | None:
@@ -123,24 +123,40 @@ def _listed(folder: Path) -> set[str]:
         return set()
 
 
-def _write(folder: Path, name: str, picture: bytes) -> None:
-    """Write to a temporary name, fsync, rename: the final name never stands for half a picture."""
-    temporary = folder / (name + TEMPORARY_SUFFIX)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+def _write(folder: Path, pictures: Mapping[str, bytes]) -> None:
+    """Write to temporary names, fsync, rename: a final name never stands for half a picture."""
+    temporaries = {name: folder / (name + TEMPORARY_SUFFIX) for name in pictures}
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(picture)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(folder / (name + SUFFIX))
+        for name, picture in pictures.items():
+            with _opened(temporaries[name], os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
+                _write_all(descriptor, picture)
+                with contextlib.suppress(OSError):  # a hint
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # starts the writing, does not wait
+        for temporary in temporaries.values():
+            _fsync(temporary)
+        for name, temporary in temporaries.items():
+            temporary.rename(folder / (name + SUFFIX))
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
         raise
 
 
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _fsync(path: Path) -> None:
+    with _opened(path, os.O_RDONLY) as descriptor:
+        os.fsync(descriptor)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:  # a disk that is nearly full takes a part before it refuses
+        rest = rest[os.write(descriptor, rest) :]

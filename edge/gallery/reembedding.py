@@ -60,7 +60,7 @@ def note(database: Database, pack_id: str) -> None:
     """Remember which pack answers from now on."""
     found = database.read().execute(SELECT_PACK).fetchone()
     if found is None or found[0] != pack_id:
-        with database.write() as transaction:
+        with database.write(essential=True) as transaction:
             transaction.execute(INSERT_PACK, {"pack": pack_id})
 
 
@@ -120,7 +120,7 @@ def take_in(database: Database, entries: Iterable[Entry], pack_id: str) -> int:
     This is the switch. Templates whose picture was not kept, or shows no face, stay as they are, of their pack.
     """
     count = 0
-    with database.write() as transaction:
+    with database.write(essential=True) as transaction:
         for entry in entries:
             count += _replaced(transaction, entry, pack_id)
         transaction.execute(INSERT_PACK, {"pack": pack_id})

@@ -54,7 +54,7 @@ class Rejecting(Core):
             if known is None:
                 raise ItemNotFound(Mistake("sighting_id", f"{sighting_id} is not rejected for this person"))
             is_kept = sightings.sighted(connection, sighting_id) is not None
-            with self.database.write() as transaction:
+            with self.database.write(essential=True) as transaction:
                 rejections.delete(transaction, number, sighting_id)
                 if is_kept:  # the same bytes are the sighting's, so there is nothing to look for until that goes
                     persons.note_shed(transaction, number)

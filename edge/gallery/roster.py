@@ -67,7 +67,8 @@ class Roster(Core):
             number, person = persons.the_person(connection, list_number, list_id, person_id)
             new_list = list_number if new_list_id is None else lists.the_list(connection, new_list_id, "new_list_id")[0]
             removed = Removed()
-            with self.database.write() as transaction:
+            erases = drop_picture and fields is None and new_list == list_number
+            with self.database.write(essential=erases) as transaction:
                 persons.update(transaction, number, self._changed(person, fields))
                 if drop_picture:
                     removed = persons.drop_pictures(transaction, number)
@@ -133,6 +134,7 @@ class Roster(Core):
         self, list_id: str, person_id: str, templates: Sequence[Template], replace_person_id: str | None
     ) -> None:
         """Refuse what can be refused before anything is put on disk."""
+        self.database.space.check()
         for template in templates:
             self._check_template(template)
         if replace_person_id == person_id:
@@ -201,7 +203,7 @@ class Roster(Core):
             if not found:
                 return 0
             removed = Removed()
-            with self.database.write() as transaction:
+            with self.database.write(essential=True) as transaction:
                 for number, _ in found:
                     removed += persons.delete(transaction, number)
             with self._indexes.following(list_number) as index:

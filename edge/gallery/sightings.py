@@ -45,6 +45,15 @@ SELECT_BY_ID = f"{_SELECT}sightings.sighting_id = :sighting_id"
 SELECT_PERSON_NUMBER = "SELECT number FROM persons WHERE person_id = :person_id"
 
 SELECT_OLDEST = "SELECT id, time_ms, picture, picture_bytes FROM sightings ORDER BY time_ms, id LIMIT :limit"
+SELECT_OLDEST_PICTURES = (
+    "SELECT id, time_ms, picture, picture_bytes FROM sightings"
+    " WHERE picture IS NOT NULL AND (time_ms, id) > (:time_ms, :id) ORDER BY time_ms, id LIMIT :limit"
+)
+UPDATE_TIMES_AHEAD = "UPDATE sightings SET time_ms = :now_ms WHERE time_ms > :latest_ms"
+SELECT_KEPT_TIME = (
+    "SELECT coalesce((SELECT value FROM meta WHERE key = 'history_ms'), (SELECT max(time_ms) FROM sightings), 0)"
+)
+INSERT_KEPT_TIME = "INSERT OR REPLACE INTO meta (key, value) VALUES ('history_ms', :now_ms)"
 SELECT_PICTURE_BYTES = "SELECT value FROM meta WHERE key = 'sighting_bytes'"
 UPDATE_PERSON_HAS_SHED = (
     "UPDATE persons SET has_shed = 1 WHERE has_shed = 0"
@@ -54,6 +63,10 @@ SELECT_PROBE = "SELECT person, pack, vector, cohort_similarity FROM sightings WH
 DELETE_SIGHTING = "DELETE FROM sightings WHERE id = :id"
 SELECT_PICTURES = "SELECT picture FROM sightings WHERE picture >= :first AND picture < :end"
 UPDATE_PICTURE_MISSING = "UPDATE sightings SET picture = NULL, picture_bytes = 0 WHERE picture = :picture"
+
+
+MAX_INTEGER = (1 << 63) - 1
+"""SQLite's: larger than any time or row id."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +180,27 @@ def sighted(connection: sqlite3.Connection, sighting_id: str) -> Sighted | None:
 def oldest(connection: sqlite3.Connection, limit: int) -> list[OldSighting]:
     """Return the oldest sightings, oldest first."""
     return [OldSighting(*row) for row in connection.execute(SELECT_OLDEST, {"limit": limit}).fetchall()]
+
+
+def oldest_pictures(connection: sqlite3.Connection, after: OldSighting | None, limit: int) -> list[OldSighting]:
+    """Return the oldest sightings that have a picture, oldest first, from after that one on."""
+    last = {"time_ms": after.time_ms, "id": after.number} if after else {"time_ms": -MAX_INTEGER, "id": 0}
+    return [OldSighting(*row) for row in connection.execute(SELECT_OLDEST_PICTURES, {**last, "limit": limit})]
+
+
+def kept_time(connection: sqlite3.Connection) -> int:
+    """Return the time that was last believed; where none was, that of the newest sighting, or 0."""
+    return int(connection.execute(SELECT_KEPT_TIME).fetchone()[0])
+
+
+def keep_time(transaction: sqlite3.Connection, now_ms: int) -> None:
+    """Write the time that is believed."""
+    transaction.execute(INSERT_KEPT_TIME, {"now_ms": now_ms})
+
+
+def bring_back(transaction: sqlite3.Connection, now_ms: int, latest_ms: int) -> None:
+    """Let sightings of a time after `latest_ms` be of now: the clock that stamped them was ahead, or they stay."""
+    transaction.execute(UPDATE_TIMES_AHEAD, {"now_ms": now_ms, "latest_ms": latest_ms})
 
 
 def picture_bytes(connection: sqlite3.Connection) -> int:

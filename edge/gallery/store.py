@@ -168,6 +168,8 @@ class EmbeddedGallery(Roster, Rejecting, Directory):
                 else:
                     person = draft.replace(person.person_id, probe.newcomer, template, picture, self._clock())
             outcomes.append(Outcome(decision, person, candidates, list_size))
+        if wanted:
+            self.database.space.check()  # before anybody makes templates that could not be kept
         return TemplatesWanted(tuple(wanted)) if wanted else [draft.settled(outcome) for outcome in outcomes]
 
     def _person_meant(self, draft: Draft, decision: Decision) -> Person | None:

@@ -8,6 +8,7 @@ from edge import __version__, errors
 from edge.errors import AccessDenied, ItemNotFound
 from edge.gallery.protocol import PAGE
 from edge.gallery.sightings import StoredSighting
+from edge.gallery.space import MEGABYTE, State
 from edge.types import Scope
 from edge.web import schemas, views
 from edge.web.forms import LIST_ID, SOURCE_ID
@@ -27,10 +28,11 @@ def health(call: Call) -> Answer:
     """GET /health: whether it works, and what with. Nothing personal, so no token: lists by their ids alone.
 
     `thresholds`: of the first lists, the main one before all, the threshold in force where neither request nor source
-    says otherwise.
+    says otherwise. `disk`: see gallery.space.
     """
     site = call.site
     counts = site.gallery.counts()
+    room = site.space.room()
     shown = site.gallery.lists(None, HEALTH_LISTS).items
     return ok(
         version=__version__,
@@ -45,14 +47,14 @@ def health(call: Call) -> Answer:
             for one in shown
         ],
         lists_not_shown=max(0, counts.lists - len(shown)),
+        disk={"free_megabytes": room.free_bytes // MEGABYTE, "state": room.state.value},
     )
 
 
 def stored_picture(call: Call) -> Answer:
     """GET /images/...: a stored picture, for whoever has its signed address."""
     person_id, name, token = (call.parameters[key] for key in ("person_id", "name", "token"))
-    now_seconds = call.site.clock_ms() // 1000
-    if not call.site.signer.allows(person_id, name, token, now_seconds=now_seconds):
+    if not call.site.signer.allows(person_id, name, token, now_seconds=call.site.now_seconds):
         raise AccessDenied
     content = call.site.gallery.picture(name)
     if content is None:
@@ -124,6 +126,12 @@ HEALTH = schemas.obj(
             schemas.obj({"list_id": schemas.UUID, "persons": schemas.WHOLE, "threshold": schemas.SCORE})
         ),
         "lists_not_shown": schemas.WHOLE,
+        "disk": schemas.obj(
+            {
+                "free_megabytes": schemas.WHOLE,
+                "state": {"type": "string", "enum": [state.value for state in State]},
+            }
+        ),
     }
 )
 

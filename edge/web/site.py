@@ -11,6 +11,7 @@ from edge.errors import Refusal
 from edge.gallery.access import Access
 from edge.gallery.history import History
 from edge.gallery.protocol import Gallery
+from edge.gallery.space import Space
 from edge.recognition import Recognizer
 from edge.types import MEASURE_NAMES, Pack, Person, Scope
 from edge.web import addresses
@@ -34,6 +35,7 @@ class Site:
     gallery: Gallery
     history: History
     access: Access
+    space: Space
     authenticator: Authenticator
     signer: Signer
     body_limits: BodyLimits
@@ -41,6 +43,11 @@ class Site:
     pack: Pack
     clock_ms: Callable[[], int]
     attempts: Attempts = field(default_factory=Attempts)
+
+    @property
+    def now_seconds(self) -> int:
+        """The time that what expires is stamped with and judged by: a clock set back revives nothing."""
+        return self.access.judged_now(self.clock_ms()) // 1000
 
     @property
     def facts(self) -> Facts:
@@ -85,8 +92,8 @@ class Call:
 
     def picture_url(self, subject_id: str, name: str) -> str:
         """Return the signed address of a stored picture: of a person, or of a sighting."""
-        now_seconds = self.site.clock_ms() // 1000
-        return addresses.origin(self.environ) + self.site.signer.path(subject_id, name, now_seconds=now_seconds)
+        path = self.site.signer.path(subject_id, name, now_seconds=self.site.now_seconds)
+        return addresses.origin(self.environ) + path
 
 
 Handler = Callable[[Call], Answer]

@@ -263,10 +263,22 @@ def test_two_processes_keep_the_later_mark(access: Access, path: Path) -> None:
     assert Access(path).judged_now(0) == pytest.approx(NOW, abs=1000)
 
 
-def test_the_way_back_after_a_clock_was_far_ahead(access: Access, path: Path) -> None:
+def test_a_clock_that_was_far_ahead_for_minutes_ends_no_token(access: Access, path: Path, monotonic: Monotonic) -> None:
+    _, secret = access.create_token("door", ENROL, expires_ms=NOW + HOUR, now_ms=NOW)
+    assert access.find(secret, NOW * 2) is None, "while it is ahead there is no telling"
+    monotonic.seconds += 600
+    assert access.find(secret, NOW * 2 + 600_000) is None
+    assert access.find(secret, NOW + 600_000)
+    assert Access(path, monotonic=monotonic).find(secret, NOW + 600_000)
+
+
+def test_the_way_back_after_a_clock_was_far_ahead(access: Access, path: Path, monotonic: Monotonic) -> None:
     _, secret = access.create_token("door", ENROL, expires_ms=NOW + HOUR, now_ms=NOW)
     access.judged_now(NOW * 2)
+    monotonic.seconds += 3600
+    access.judged_now(NOW * 2 + HOUR)
     assert access.find(secret, NOW) is None
+    assert Access(path, monotonic=monotonic).find(secret, NOW) is None
     access.set_clock(NOW)
     assert access.find(secret, NOW)
     assert Access(path).find(secret, NOW)

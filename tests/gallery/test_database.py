@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import stat
 import threading
@@ -222,6 +223,45 @@ def test_the_log_stays_bounded_and_is_gone_after_closing(folder: Path) -> None:
     assert log.stat().st_size == 0
     database.close()
     assert not log.exists()
+
+
+def test_the_log_stays_bounded_while_somebody_is_always_reading(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two readers in turn, so that one is always in the middle: a PASSIVE checkpoint alone never ends such a log."""
+    limit = 200_000
+    monkeypatch.setattr("edge.gallery.database.LOG_BYTES", limit)
+    log = folder / (DATABASE_NAME + "-wal")
+    database = Database(folder, commits_per_checkpoint=10)
+    with database.write() as transaction:
+        transaction.executemany(INSERT, [(f"row {number}", f"name {number}") for number in range(10)])
+    over, in_the_middle = threading.Event(), threading.Semaphore(0)
+    turns = threading.Barrier(2)
+
+    def read() -> None:
+        connection = database.read()
+        while not over.is_set():
+            rows = connection.execute("SELECT name FROM lists")
+            rows.fetchone()
+            in_the_middle.release()
+            with contextlib.suppress(threading.BrokenBarrierError):
+                turns.wait(1)  # the other one has begun as well
+            rows.fetchall()
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    in_the_middle.acquire()
+    sizes = []
+    for number in range(300):
+        with database.write() as transaction:
+            transaction.execute(INSERT, (str(number), f"{number:1000d}"))
+        sizes.append(log.stat().st_size)
+    over.set()
+    turns.abort()
+    for reader in readers:
+        reader.join()
+    a_few_commits = 10 * 60_000
+    assert max(sizes) <= limit + a_few_commits
+    database.close()
 
 
 def test_a_reader_in_the_middle_delays_the_truncation_not_the_commits(

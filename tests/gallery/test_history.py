@@ -278,6 +278,114 @@ def test_what_is_too_old_goes_with_its_picture(
     assert history.prune(days=3, picture_bytes=10**9) == 0
 
 
+class Monotonic:
+    """The clock that cannot be set."""
+
+    def __init__(self) -> None:
+        self.seconds = 5000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def on(self, clock: Any, seconds: int) -> None:
+        self.seconds += seconds
+        clock.now_ms += seconds * 1000
+
+
+@pytest.fixture
+def monotonic() -> Monotonic:
+    return Monotonic()
+
+
+@pytest.fixture
+def aged(gallery: EmbeddedGallery, clock: Any, monotonic: Monotonic) -> Iterator[Callable[[], History]]:
+    """Opens the history as a start does, whoever had it open before."""
+    opened: list[History] = []
+
+    def opening() -> History:
+        for one in opened:
+            one.close()
+        opened.append(History(gallery.database, gallery.pictures, clock=clock, batch_seconds=0.01, monotonic=monotonic))
+        return opened[-1]
+
+    yield opening
+    for one in opened:
+        one.close()
+
+
+def pruned(history: History) -> int:
+    return history.prune(days=30, picture_bytes=10**9)
+
+
+def recorded(history: History, sighting: Sighting) -> None:
+    history.record(sighting)
+    assert history.flush()
+
+
+def test_a_clock_far_ahead_removes_nothing_until_it_has_been_so_for_an_hour(
+    aged: Callable[[], History], sighting: Callable[..., Sighting], clock: Any, monotonic: Monotonic
+) -> None:
+    history = aged()
+    assert pruned(history) == 0
+    recorded(history, sighting(0, time_ms=clock()))
+    clock.now_ms += 70 * 365 * DAY_MS
+    assert pruned(history) == 0
+    assert pruned(aged()) == 0, "nor by a start, which has an hour of its own"
+    history = aged()
+    assert pruned(history) == 0
+    monotonic.on(clock, 3500)
+    assert pruned(history) == 0
+    monotonic.on(clock, 100)
+    assert pruned(history) == 1
+
+
+def test_a_history_from_before_the_time_was_kept_is_as_safe(
+    aged: Callable[[], History], sighting: Callable[..., Sighting], clock: Any
+) -> None:
+    recorded(aged(), sighting(0, time_ms=clock()))
+    clock.now_ms += 70 * 365 * DAY_MS
+    assert pruned(aged()) == 0
+
+
+def test_what_a_clock_far_ahead_has_stamped_ages_once_it_is_right_again(
+    aged: Callable[[], History], sighting: Callable[..., Sighting], clock: Any, monotonic: Monotonic
+) -> None:
+    history = aged()
+    assert pruned(history) == 0
+    ahead = 70 * 365 * DAY_MS
+    clock.now_ms += ahead
+    recorded(history, sighting(0, time_ms=clock()))
+    assert pruned(history) == 0
+    assert history.page().sightings[0].sighting.time_ms == clock(), "while it is so, it may be right"
+    clock.now_ms -= ahead
+    assert pruned(history) == 0
+    assert history.page().sightings[0].sighting.time_ms == clock()
+    monotonic.on(clock, 31 * 86_400)
+    assert pruned(history) == 1
+
+
+def test_a_clock_that_begins_in_1970_keeps_what_it_sees_and_not_for_ever(
+    aged: Callable[[], History], sighting: Callable[..., Sighting], clock: Any, monotonic: Monotonic
+) -> None:
+    assert pruned(aged()) == 0
+    right = clock.now_ms
+    clock.now_ms = 0
+    history = aged()
+    recorded(history, sighting(0, time_ms=clock()))
+    assert pruned(history) == 0
+    assert history.page().sightings[0].sighting.time_ms == right, "the latest time that was believed"
+    days, gone = 0, 0
+    while not gone and days < 60:  # begins in 1970 every day anew
+        history = aged()
+        clock.now_ms = 0
+        gone = pruned(history)
+        monotonic.on(clock, 86_000)
+        gone += pruned(history)
+        days += 1
+    assert (gone, history.page().sightings) == (1, ())
+    assert days == 31
+
+
 def test_the_oldest_go_until_the_pictures_fit(
     gallery: EmbeddedGallery,
     history: History,
