@@ -123,6 +123,7 @@ class ServerConfig:
     stop_seconds: float = _setting(number(0, 80))
     max_connections: int = _setting(whole(10, 10_000))
     max_connections_per_address: int = _setting(whole(1, 10_000))
+    wrong_tokens_per_minute: int = _setting(whole(1, 100_000))
     max_waiting_requests: int = _setting(whole(0, 1000))
 
 

@@ -35,6 +35,7 @@ from edge.reembedding import PictureEmbedder, take_over
 from edge.types import Limit, OperatingPoint, Pack
 from edge.web.addresses import Signer
 from edge.web.app import application
+from edge.web.attempts import Attempts
 from edge.web.auth import Authenticator, Keys
 from edge.web.body import BodyLimits
 from edge.web.server import Server, ServerLimits
@@ -313,6 +314,7 @@ def _site(
             now_ms,
             max_valid_seconds=config.tokens.max_valid_days * SECONDS_A_DAY,
             leeway_seconds=config.tokens.clock_leeway_seconds,
+            on_denied=Attempts("token", config.server.wrong_tokens_per_minute).begin,
         ),
         signer=Signer(keys.signing.secret, valid_seconds=config.pictures.address_valid_hours * 3600),
         body_limits=BodyLimits(body_bytes=config.server.max_body_megabytes * MEGABYTE),
