@@ -214,6 +214,13 @@ class HistoryConfig:
 
 
 @dataclass(frozen=True)
+class BackupConfig:
+    """[backup]."""
+
+    keep: int = _setting(whole(1, 1000))
+
+
+@dataclass(frozen=True)
 class TokensConfig:
     """[tokens]."""
 
@@ -242,6 +249,7 @@ class Config:
     gallery: GalleryConfig
     pictures: PicturesConfig
     history: HistoryConfig
+    backup: BackupConfig
     tokens: TokensConfig
     log: LogConfig
 
@@ -260,6 +268,7 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "gallery": GalleryConfig,
     "pictures": PicturesConfig,
     "history": HistoryConfig,
+    "backup": BackupConfig,
     "tokens": TokensConfig,
     "log": LogConfig,
 }

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from edge import __version__, calibration, catalogue, packs
+from edge import __version__, archive, calibration, catalogue, packs, restoring
 from edge.config import Config, HistoryConfig
 from edge.errors import Mistake, PackUnusable, Refusal
 from edge.evaluation import Sampler
@@ -52,6 +52,9 @@ START_AGAIN = -1
 PACK_WATCH_SECONDS = 2.0
 """How soon a choice of `edge models use`, or the end of `edge reembed`, is noticed. A look costs under 1 ms."""
 
+RESTORE_SECONDS = 1800
+"""What the service manager is asked to wait while a backup is put back: 9 GB at 10 MB/s, read and written."""
+
 SECONDS_A_DAY = 86_400
 
 PRUNE_SECONDS = 3600
@@ -66,7 +69,7 @@ def now_ms() -> int:
 def open_access(config: Config) -> Access:
     """Open the tokens, made if there are none: safe while the service runs."""
     make_data_folder(config.data.folder)
-    return Access(config.data.folder / "access.sqlite3")
+    return Access(config.data.folder / archive.ACCESS_NAME)
 
 
 def make_data_folder(folder: Path) -> None:
@@ -220,6 +223,7 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
     """
     with contextlib.ExitStack() as parts:
         make_data_folder(config.data.folder)
+        _mend(config.data.folder)
         pack = pack_in_force(config)
         points = operating_points(pack, config)
         interpreter, _ = installed(config.models.interpreter)
@@ -235,6 +239,7 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
             exact_limit=config.gallery.exact_limit,
             main_list_name=config.gallery.main_list_name,
             clock=now_ms,
+            is_checked=True,  # by _mend
         )
         parts.callback(gallery.close)
         reembedding.note(gallery.database, pack.id)
@@ -262,10 +267,18 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         return _until_stopped(server, recognizer, ready, lambda: pack_is_due(config, pack))
 
 
+def _mend(data_folder: Path) -> None:
+    """Put the newest sound backup in the place of a broken gallery. Raises GalleryUnusable where that cannot be."""
+    fault = restoring.fault(data_folder)
+    if fault is not None:
+        systemd.notify(f"EXTEND_TIMEOUT_USEC={RESTORE_SECONDS * 1_000_000}")
+        restoring.restore_newest(data_folder, fault, now_ms=now_ms())
+
+
 def _site(config: Config, pack: Pack, recognizer: Recognizer, gallery: EmbeddedGallery, history: History) -> Site:
     """Return what the routes reach, tokens and keys opened."""
     access = open_access(config)
-    keys = Keys.load_or_create(config.data.folder / "keys.json")
+    keys = Keys.load_or_create(config.data.folder / archive.KEYS_NAME)
     return Site(
         recognizer=recognizer,
         gallery=gallery,
@@ -283,6 +296,7 @@ def _site(config: Config, pack: Pack, recognizer: Recognizer, gallery: EmbeddedG
         cloud_codes=config.server.status_codes == "cloud",
         pack=pack,
         clock_ms=now_ms,
+        restored_from=lambda: restoring.restored_from(config.data.folder),
     )
 
 

@@ -62,7 +62,7 @@ class Core:
         self._identifiers = Identifiers(clock, not_before_ms=self._meta("clock_ms"))
         self._lock = threading.RLock()
         self._main_list_id = self._made_main_list(main_list_name)
-        self._sweep()
+        self._pictures_missing = self._sweep()
         self._negatives = Negatives(
             database.read(), pack_id=pack_id, vector_length=vector_length, cohort_weight=cohort_weight
         )
@@ -86,14 +86,15 @@ class Core:
         exact_limit: int,
         main_list_name: str,
         clock: Callable[[], int],
+        is_checked: bool = False,
     ) -> Self:
         """Open the gallery of a data folder, making what is missing.
 
         `pack_id`, `vector_length`, `cohort_weight`: of the pack whose vectors are compared; `exact_limit`: templates
         of a list up to which every search is exact; `main_list_name` counts when the main list is made; `clock` gives
-        milliseconds since 1970. Raises GalleryUnusable, StorageFull.
+        milliseconds since 1970; `is_checked`: see Database. Raises GalleryUnusable, StorageFull.
         """
-        database = Database(folder)
+        database = Database(folder, is_checked=is_checked)
         try:
             return cls(
                 database,
@@ -130,8 +131,11 @@ class Core:
                 lists.insert_list(transaction, found)
         return found.list_id
 
-    def _sweep(self) -> None:
-        """Make files and rows agree: a crash leaves a file without a row, a damaged disk a row without a file."""
+    def _sweep(self) -> int:
+        """Make files and rows agree: a crash leaves a file without a row, a damaged disk a row without a file.
+
+        Return how many files were missing.
+        """
         connection = self.database.read()
         missing = self.pictures.sweep(
             lambda prefix: {*persons.pictures(connection, prefix), *sightings.pictures(connection, prefix)}
@@ -141,6 +145,7 @@ class Core:
             with self.database.write() as transaction:
                 persons.forget_pictures(transaction, missing)
                 sightings.forget_pictures(transaction, missing)
+        return len(missing)
 
     def counts(self) -> Counts:
         """Return what the gallery holds, without counting it anew."""
@@ -151,6 +156,7 @@ class Core:
             templates=self._meta("templates"),
             set_aside=self._indexes.damaged,
             other_packs=self._indexes.other_packs,
+            pictures_missing=self._pictures_missing,
             recall_checked=checked,
             recall_agreed=agreed,
         )
