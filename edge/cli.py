@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge import __version__, bench, cli_models, config, daemon, errors
+from edge import __version__, bench, cli_backup, cli_models, config, daemon, errors
 from edge.config import Config
 from edge.errors import ConfigMistakes, Refusal, invalid
 from edge.types import Scope, Token
@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     removed.set_defaults(run=_user_remove)
 
     cli_models.add_parsers(verbs, common)
+    cli_backup.add_parsers(verbs, common)
 
     measured = verbs.add_parser("bench", parents=[common], help="measure what a frame costs on this machine")
     measured.add_argument("--picture", type=Path, metavar="FILE", help="a photo with a face to make frames of")

@@ -8,29 +8,19 @@ import datetime
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge import calibration, catalogue, daemon, errors, packs, reembedding
+from edge import bar, calibration, catalogue, daemon, errors, packs, reembedding
 from edge.calibration import SiteCalibration
 from edge.config import Config
-from edge.errors import GalleryUnusable, PackUnusable
+from edge.errors import GalleryBroken, GalleryUnusable, PackUnusable
 from edge.evaluation import ENOUGH_FALSE_MATCHES, Comparisons, Sample
 from edge.gallery import reembedding as rows
 from edge.gallery import rejections, spool
 from edge.matching import SCORE_AT_FMR_1, SCORE_PER_DECADE
-from edge.reembedding import Progress
 from edge.types import InputSpec, Pack
-
-BAR_COLUMNS = 30
-"""Of the progress bar: with its numbers it fits a terminal of 80."""
-
-BAR_SECONDS = 0.2
-"""Between two drawings in a terminal."""
-
-LINE_SHARE = 0.1
-"""Between two lines where the output is not a terminal but a log."""
 
 SWITCH_SECONDS = 120.0
 """For the service to notice, finish its requests (10 s) and start again (seconds, on a small board twenty)."""
@@ -177,12 +167,12 @@ def _calibrate(settings: Config, options: argparse.Namespace) -> int:
     os.nice(NICE)
     sampler = daemon.sampler(daemon.build_analyser(pack, settings), settings)
     samples: list[Sample] = []
-    with _drawn(f"embedding with {pack.name}") as draw:
-        draw(Progress(0, len(files), 0))
+    with bar.drawn(f"embedding with {pack.name}") as draw:
+        draw(0, len(files))
         for done, path in enumerate(files, 1):
             sample = sampler(path)
             samples += [sample] if sample else []
-            draw(Progress(done, len(files), done - len(samples)))
+            draw(done, len(files))
     today = f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}"
     measured, data = calibration.calibrate(pack, samples, len(files), made=today)
     _print_calibration(pack, measured, data)
@@ -242,12 +232,14 @@ def _reembed(settings: Config, options: argparse.Namespace) -> int:
     with reembedding.alone(data_folder):
         os.nice(NICE)
         embed = daemon.picture_embedder(daemon.build_analyser(pack, settings), settings)
-        with _drawn(f"embedding for {pack.name}") as draw:
+        with bar.drawn(f"embedding for {pack.name}") as draw:
             for progress in reembedding.embed_all(data_folder, pack.id, embed):
-                draw(progress)
+                draw(progress.done, progress.total)
         reembedding.mark_ready(data_folder, pack.id)
         try:
             reembedding.take_over(data_folder, pack.id, embed)
+        except GalleryBroken:
+            raise
         except GalleryUnusable:  # it is the service's
             if not _taken_over_by_service(data_folder, pack.id):
                 return EXIT_REFUSED
@@ -289,48 +281,3 @@ def _print_unreached(persons: Sequence[rows.Unreached]) -> None:
     for person in persons:
         reason = "no face was found in the kept picture" if person.has_picture else "no picture was kept"
         print(f"  {person.person_id}  {person.list_name}: {reason}")
-
-
-class _Drawn:
-    """A progress bar: drawn over itself in a terminal, a line now and then in a log. No dependency for so little."""
-
-    def __init__(self, label: str) -> None:
-        self._label = label
-        self._is_terminal = sys.stderr.isatty()
-        self._started = self._next = time.monotonic()
-        self._next_share = 0.0
-        self._first_done: int | None = None
-
-    def __call__(self, progress: Progress) -> None:
-        share = progress.done / progress.total if progress.total else 1.0
-        if self._first_done is None:
-            self._first_done = progress.done  # what an earlier run did says nothing of this one's speed
-        if self._is_terminal and (time.monotonic() >= self._next or share == 1):
-            self._next = time.monotonic() + BAR_SECONDS
-            bar = "#" * round(share * BAR_COLUMNS)
-            print(f"\r{self._label} [{bar:.<{BAR_COLUMNS}}] {self._numbers(progress)}\033[K", end="", file=sys.stderr)
-        elif not self._is_terminal and share >= self._next_share:
-            self._next_share = min(1.0, share + LINE_SHARE) if share < 1 else 2.0
-            print(f"{self._label}: {self._numbers(progress)}", file=sys.stderr, flush=True)
-
-    def _numbers(self, progress: Progress) -> str:
-        done_now = progress.done - (self._first_done or 0)
-        numbers = f"{progress.done}/{progress.total}"
-        if done_now and progress.done < progress.total:
-            seconds = (time.monotonic() - self._started) / done_now * (progress.total - progress.done)
-            numbers += f", {seconds / 60:.0f} min left" if seconds >= 90 else f", {seconds:.0f} s left"
-        return numbers
-
-    def finish(self) -> None:
-        """Leave the bar's line."""
-        if self._is_terminal:
-            print(file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _drawn(label: str) -> Iterator[_Drawn]:
-    drawn = _Drawn(label)
-    try:
-        yield drawn
-    finally:
-        drawn.finish()

@@ -216,6 +216,13 @@ class HistoryConfig:
 
 
 @dataclass(frozen=True)
+class BackupConfig:
+    """[backup]."""
+
+    keep: int = _setting(whole(1, 1000))
+
+
+@dataclass(frozen=True)
 class TokensConfig:
     """[tokens]."""
 
@@ -244,6 +251,7 @@ class Config:
     gallery: GalleryConfig
     pictures: PicturesConfig
     history: HistoryConfig
+    backup: BackupConfig
     tokens: TokensConfig
     log: LogConfig
 
@@ -262,6 +270,7 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "gallery": GalleryConfig,
     "pictures": PicturesConfig,
     "history": HistoryConfig,
+    "backup": BackupConfig,
     "tokens": TokensConfig,
     "log": LogConfig,
 }

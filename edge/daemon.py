@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edge import __version__, calibration, catalogue, packs
+from edge import __version__, archive, calibration, catalogue, packs, restoring
 from edge.config import Config
 from edge.errors import Mistake, PackUnusable
 from edge.evaluation import Sampler
@@ -23,7 +23,7 @@ from edge.face.networks import Networks
 from edge.face.tflite import installed
 from edge.gallery import reembedding
 from edge.gallery.access import Access
-from edge.gallery.database import locked
+from edge.gallery.database import held
 from edge.gallery.history import History
 from edge.gallery.space import Space
 from edge.gallery.store import EmbeddedGallery
@@ -60,6 +60,9 @@ START_AGAIN = -1
 PACK_WATCH_SECONDS = 2.0
 """How soon a choice of `edge models use`, or the end of `edge reembed`, is noticed. A look costs under 1 ms."""
 
+RESTORE_SECONDS = 1800
+"""What the service manager is asked to wait while a backup is put back: 9 GB at 10 MB/s, read and written."""
+
 SECONDS_A_DAY = 86_400
 
 
@@ -71,7 +74,7 @@ def now_ms() -> int:
 def open_access(config: Config) -> Access:
     """Open the tokens, made if there are none: safe while the service runs."""
     make_data_folder(config.data.folder)
-    return Access(config.data.folder / "access.sqlite3")
+    return Access(config.data.folder / archive.ACCESS_NAME)
 
 
 def set_clock(config: Config) -> None:
@@ -80,11 +83,8 @@ def set_clock(config: Config) -> None:
     Raises GalleryUnusable while the service runs, which has that later time in mind.
     """
     make_data_folder(config.data.folder)
-    lock = locked(config.data.folder)
-    try:
+    with held(config.data.folder):
         open_access(config).set_clock(now_ms())
-    finally:
-        os.close(lock)
 
 
 def make_data_folder(folder: Path) -> None:
@@ -250,6 +250,7 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
     bound_memory()
     with contextlib.ExitStack() as parts:
         make_data_folder(config.data.folder)
+        _mend(config.data.folder)
         pack = pack_in_force(config)
         points = operating_points(pack, config)
         interpreter, _ = installed(config.models.interpreter)
@@ -267,6 +268,7 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
             main_list_name=config.gallery.main_list_name,
             clock=now_ms,
             space=space,
+            is_checked=True,  # by _mend
         )
         parts.callback(gallery.close)
         reembedding.note(gallery.database, pack.id)
@@ -296,12 +298,20 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         return _until_stopped(server, recognizer, ready, lambda: pack_is_due(config, pack))
 
 
+def _mend(data_folder: Path) -> None:
+    """Put the newest sound backup in the place of a broken gallery. Raises GalleryUnusable where that cannot be."""
+    fault = restoring.fault(data_folder)
+    if fault is not None:
+        systemd.notify(f"EXTEND_TIMEOUT_USEC={RESTORE_SECONDS * 1_000_000}")
+        restoring.restore_newest(data_folder, fault, now_ms=now_ms())
+
+
 def _site(
     config: Config, pack: Pack, recognizer: Recognizer, gallery: EmbeddedGallery, history: History, space: Space
 ) -> Site:
     """Return what the routes reach, tokens and keys opened."""
     access = open_access(config)
-    keys = Keys.load_or_create(config.data.folder / "keys.json")
+    keys = Keys.load_or_create(config.data.folder / archive.KEYS_NAME)
     return Site(
         recognizer=recognizer,
         gallery=gallery,
@@ -321,6 +331,7 @@ def _site(
         cloud_codes=config.server.status_codes == "cloud",
         pack=pack,
         clock_ms=now_ms,
+        restored_from=lambda: restoring.restored_from(config.data.folder),
     )
 
 

@@ -164,6 +164,18 @@ class GalleryUnusable(Unusable):
     message = "the gallery cannot be opened"
 
 
+class GalleryBroken(GalleryUnusable):
+    """The file is damaged: not a database, or one whose pages or references are torn."""
+
+    message = "the gallery is damaged"
+
+
+class BackupUnusable(Unusable):
+    """A file that is no sound backup of this program, or of a newer release."""
+
+    message = "the backup cannot be used"
+
+
 class PackMismatch(Refusal):
     """Vectors of two packs would meet: they have nothing to say to each other."""
 

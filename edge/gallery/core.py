@@ -65,7 +65,7 @@ class Core:
         self._lock = threading.RLock()
         self._waiting = Waiting()
         self._main_list_id = self._made_main_list(main_list_name)
-        self._sweep()
+        self._pictures_missing = self._sweep()
         self._negatives = Negatives(
             database.read(), pack_id=pack_id, vector_length=vector_length, cohort_weight=cohort_weight
         )
@@ -90,14 +90,16 @@ class Core:
         main_list_name: str,
         clock: Callable[[], int],
         space: Space | None = None,
+        is_checked: bool = False,
     ) -> Self:
         """Open the gallery of a data folder, making what is missing.
 
         `pack_id`, `vector_length`, `cohort_weight`: of the pack whose vectors are compared; `exact_limit`: templates
         of a list up to which every search is exact; `main_list_name` counts when the main list is made; `clock` gives
-        milliseconds since 1970; `space` is the room on the folder's disk. Raises GalleryUnusable, StorageFull.
+        milliseconds since 1970; `space` is the room on the folder's disk; `is_checked`: see Database. Raises
+        GalleryUnusable, StorageFull.
         """
-        database = Database(folder, space=space)
+        database = Database(folder, space=space, is_checked=is_checked)
         try:
             return cls(
                 database,
@@ -134,8 +136,11 @@ class Core:
                 lists.insert_list(transaction, found)
         return found.list_id
 
-    def _sweep(self) -> None:
-        """Make files and rows agree: a crash leaves a file without a row, a damaged disk a row without a file."""
+    def _sweep(self) -> int:
+        """Make files and rows agree: a crash leaves a file without a row, a damaged disk a row without a file.
+
+        Return how many files were missing.
+        """
         connection = self.database.read()
         missing = self.pictures.sweep(
             lambda prefix: {*persons.pictures(connection, prefix), *sightings.pictures(connection, prefix)}
@@ -145,6 +150,7 @@ class Core:
             with self.database.write(essential=True) as transaction:
                 persons.forget_pictures(transaction, missing)
                 sightings.forget_pictures(transaction, missing)
+        return len(missing)
 
     def counts(self) -> Counts:
         """Return what the gallery holds, without counting it anew."""
@@ -155,6 +161,7 @@ class Core:
             templates=self._meta("templates"),
             set_aside=self._indexes.damaged,
             other_packs=self._indexes.other_packs,
+            pictures_missing=self._pictures_missing,
             recall_checked=checked,
             recall_agreed=agreed,
         )

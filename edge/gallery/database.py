@@ -16,8 +16,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edge.errors import GalleryUnusable, StorageFull
-from edge.gallery import traces
+from edge.errors import GalleryBroken, GalleryUnusable, StorageFull
+from edge.gallery import soundness, traces
 from edge.gallery.schema import MIGRATIONS, Migration
 from edge.gallery.space import Space
 
@@ -79,11 +79,13 @@ class Database:
         migrations: Sequence[Migration] = MIGRATIONS,
         commits_per_checkpoint: int = COMMITS_PER_CHECKPOINT,
         space: Space | None = None,
+        is_checked: bool = False,
     ) -> None:
         """Open, making what is missing, and migrate. `space`: the room on the folder's disk.
 
-        Raises GalleryUnusable: the folder is another process's, the database is newer than this program, or is not
-        one. Raises StorageFull where there is no room to open it.
+        `is_checked`: it has just been opened before, and need not be looked through for damage again.
+        Raises GalleryUnusable: the folder is another process's, or the database is newer than this program; of these
+        GalleryBroken: it is none, or damaged. Raises StorageFull where there is no room to open it.
         """
         self.path = folder / DATABASE_NAME
         self.space = space or Space(folder)
@@ -95,10 +97,12 @@ class Database:
         self._readers_lock = threading.Lock()
         self._local = threading.local()
         with contextlib.ExitStack() as undo, refusing_when_full():
-            self._lock_file = locked(folder)
+            self._lock_file = _locked(folder)
             undo.callback(os.close, self._lock_file)
             self.space.make_way()  # opening writes a little, and nobody can be erased before it
             self._writer = self._connected(undo)
+            if not is_checked:
+                self._check()
             # Kept open until SQLite has closed the file: closing any descriptor of it drops SQLite's own locks (POSIX).
             self._scanned = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             undo.callback(os.close, self._scanned)
@@ -115,14 +119,28 @@ class Database:
             for pragma in _PRAGMAS:
                 writer.execute(pragma)
         except sqlite3.DatabaseError as error:
-            if str(error) in _FULL_MESSAGES:
-                raise
-            raise GalleryUnusable(message=f"{self.path} cannot be opened as a database: {error}") from error
+            raise self._translated(error) from error
         if mode != "wal":
             raise GalleryUnusable(
                 message=f"{self.path}: the file system does not support a write-ahead log (it answers {mode})"
             )
         return writer
+
+    def _check(self) -> None:
+        """Refuse a damaged file before anything is written to it."""
+        try:
+            fault = soundness.fault(self._writer)
+        except sqlite3.DatabaseError as error:
+            raise self._translated(error) from error
+        if fault is not None:
+            raise GalleryBroken(message=f"{self.path} is damaged: {fault}")
+
+    def _translated(self, error: sqlite3.DatabaseError) -> Exception:
+        if str(error) in _FULL_MESSAGES:
+            return error
+        # SQLite's corrupt and not-a-database come as the plain class, busy and denied as OperationalError
+        kind = GalleryBroken if type(error) is sqlite3.DatabaseError else GalleryUnusable
+        return kind(message=f"{self.path} cannot be opened as a database: {error}")
 
     def _migrate(self, migrations: Sequence[Migration]) -> None:
         version = int(self._writer.execute("PRAGMA user_version").fetchone()[0])
@@ -273,7 +291,17 @@ class Database:
             os.close(self._lock_file)
 
 
-def locked(folder: Path) -> int:
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, making the folder if need be. Raises GalleryUnusable where another process has it."""
+    descriptor = _locked(folder)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(folder: Path) -> int:
     """Return the descriptor that holds the folder's lock; closing it gives the folder back."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

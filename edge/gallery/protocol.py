@@ -99,6 +99,8 @@ class Counts:
     """Templates whose checksum is wrong: not served, their persons stay."""
     other_packs: int
     """Templates of another pack: not comparable, their persons stay."""
+    pictures_missing: int
+    """Pictures whose file was not there at this start: their persons stay, without them."""
     recall_checked: int
     """Searches by a graph that were repeated exactly."""
     recall_agreed: int

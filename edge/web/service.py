@@ -28,7 +28,8 @@ def health(call: Call) -> Answer:
     """GET /health: whether it works, and what with. Nothing personal, so no token: lists by their ids alone.
 
     `thresholds`: of the first lists, the main one before all, the threshold in force where neither request nor source
-    says otherwise. `disk`: see gallery.space.
+    says otherwise. `disk`: see gallery.space. `restored_from`: the time of the backup that stands in for a database
+    that was found broken, until `edge restore --acknowledge`.
     """
     site = call.site
     counts = site.gallery.counts()
@@ -42,6 +43,8 @@ def health(call: Call) -> Answer:
         templates=counts.templates,
         templates_set_aside=counts.set_aside,
         templates_other_packs=counts.other_packs,
+        pictures_missing=counts.pictures_missing,
+        restored_from=site.restored_from(),
         thresholds=[
             {"list_id": one.list_id, "persons": one.count, "threshold": site.recognizer.threshold(one.count)}
             for one in shown
@@ -122,6 +125,8 @@ HEALTH = schemas.obj(
         "templates": schemas.WHOLE,
         "templates_set_aside": schemas.WHOLE,
         "templates_other_packs": schemas.WHOLE,
+        "pictures_missing": schemas.WHOLE,
+        "restored_from": schemas.maybe(schemas.TIME),
         "thresholds": schemas.array(
             schemas.obj({"list_id": schemas.UUID, "persons": schemas.WHOLE, "threshold": schemas.SCORE})
         ),

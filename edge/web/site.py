@@ -42,6 +42,8 @@ class Site:
     cloud_codes: bool
     pack: Pack
     clock_ms: Callable[[], int]
+    restored_from: Callable[[], str | None] = lambda: None
+    """The time of the backup that the gallery was restored from by itself; None: it was not, or that is known."""
     attempts: Attempts = field(default_factory=Attempts)
 
     @property

@@ -259,8 +259,10 @@ def test_the_log_stays_bounded_while_somebody_is_always_reading(folder: Path, mo
     turns.abort()
     for reader in readers:
         reader.join()
-    a_few_commits = 10 * 60_000
-    assert max(sizes) <= limit + a_few_commits
+    # Without an end it is 9.7 MB by now. How far it gets beyond the limit is for the machine to say: a reader that gets
+    # no turn on a busy one holds the log for that long.
+    assert max(sizes) <= 3_000_000
+    assert min(sizes[150:]) <= limit
     database.close()
 
 
