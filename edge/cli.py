@@ -72,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     revoke = actions.add_parser("revoke", parents=[common], help="revoke a token: it is refused from now on")
     revoke.add_argument("id", help="the token's id, as `edge token list` prints it")
     revoke.set_defaults(run=_token_revoke)
+    rotate = actions.add_parser(
+        "rotate-key", parents=[common], help="let a new key sign temporary tokens and addresses"
+    )
+    rotate.add_argument("--now", action="store_true", help="end what older keys have signed, at once")
+    rotate.set_defaults(run=_token_rotate_key)
 
     user = verbs.add_parser("user", help="make, list and remove the users who may log in")
     actions = user.add_subparsers(required=True, metavar="ACTION")
@@ -208,6 +213,12 @@ def _token_revoke(settings: Config, options: argparse.Namespace) -> int:
     if not daemon.open_access(settings).revoke(options.id):
         raise invalid("id", f"no token {options.id}; `edge token list` shows them")
     print("revoked")
+    return 0
+
+
+def _token_rotate_key(settings: Config, options: argparse.Namespace) -> int:
+    daemon.rotate_key(settings, at_once=options.now)
+    print("a new key signs; " + ("what older ones signed has ended" if options.now else "older ones end by themselves"))
     return 0
 
 

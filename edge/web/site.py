@@ -15,7 +15,7 @@ from edge.recognition import Recognizer
 from edge.types import MEASURE_NAMES, Pack, Person, Scope
 from edge.web import addresses
 from edge.web.addresses import Signer
-from edge.web.attempts import Attempts
+from edge.web.attempts import Attempts, Pace
 from edge.web.auth import Authenticator, Caller
 from edge.web.body import BodyLimits
 from edge.web.forms import LIST_ID
@@ -40,6 +40,7 @@ class Site:
     cloud_codes: bool
     pack: Pack
     clock_ms: Callable[[], int]
+    pace: Pace
     attempts: Attempts = field(default_factory=Attempts)
 
     @property
