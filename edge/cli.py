@@ -72,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     revoke = actions.add_parser("revoke", parents=[common], help="revoke a token: it is refused from now on")
     revoke.add_argument("id", help="the token's id, as `edge token list` prints it")
     revoke.set_defaults(run=_token_revoke)
+    rotate = actions.add_parser(
+        "rotate-key", parents=[common], help="let a new key sign temporary tokens and addresses"
+    )
+    rotate.add_argument("--now", action="store_true", help="end what older keys have signed, at once")
+    rotate.set_defaults(run=_token_rotate_key)
 
     actions.add_parser(
         "set-clock", parents=[common], help="after a clock that was far ahead: judge tokens by the present time again"
@@ -219,6 +224,12 @@ def _token_revoke(settings: Config, options: argparse.Namespace) -> int:
 def _token_set_clock(settings: Config, _: argparse.Namespace) -> int:
     daemon.set_clock(settings)
     print("tokens are judged by the present time")
+    return 0
+
+
+def _token_rotate_key(settings: Config, options: argparse.Namespace) -> int:
+    daemon.rotate_key(settings, at_once=options.now)
+    print("a new key signs; " + ("what older ones signed has ended" if options.now else "older ones end by themselves"))
     return 0
 
 

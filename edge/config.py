@@ -123,8 +123,10 @@ class ServerConfig:
     stop_seconds: float = _setting(number(0, 80))
     max_connections: int = _setting(whole(10, 10_000))
     max_connections_per_address: int = _setting(whole(1, 10_000))
-    wrong_tokens_per_minute: int = _setting(whole(1, 100_000))
     max_waiting_requests: int = _setting(whole(0, 1000))
+    requests_per_token_per_second: int = _setting(whole(0, 10_000))
+    wrong_tokens_per_minute: int = _setting(whole(1, 100_000))
+    trusted_proxy: str = _setting(one_of("", "127.0.0.1", "::1"))
 
 
 @dataclass(frozen=True)

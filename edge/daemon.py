@@ -35,8 +35,8 @@ from edge.reembedding import PictureEmbedder, take_over
 from edge.types import Limit, OperatingPoint, Pack
 from edge.web.addresses import Signer
 from edge.web.app import application
-from edge.web.attempts import Attempts
-from edge.web.auth import Authenticator, Keys
+from edge.web.attempts import Pace, WrongTokens
+from edge.web.auth import Authenticator, KeyFile, Keys
 from edge.web.body import BodyLimits
 from edge.web.server import Server, ServerLimits
 from edge.web.site import Site
@@ -227,6 +227,7 @@ def server_limits(config: Config) -> ServerLimits:
         request_deadline_seconds=server.request_deadline_seconds,
         idle_seconds=server.idle_seconds,
         stop_seconds=server.stop_seconds,
+        trusted_proxy=server.trusted_proxy,
     )
 
 
@@ -311,7 +312,7 @@ def _site(
 ) -> Site:
     """Return what the routes reach, tokens and keys opened."""
     access = open_access(config)
-    keys = Keys.load_or_create(config.data.folder / archive.KEYS_NAME)
+    keys = KeyFile(config.data.folder / archive.KEYS_NAME)
     return Site(
         recognizer=recognizer,
         gallery=gallery,
@@ -324,15 +325,27 @@ def _site(
             now_ms,
             max_valid_seconds=config.tokens.max_valid_days * SECONDS_A_DAY,
             leeway_seconds=config.tokens.clock_leeway_seconds,
-            on_denied=Attempts("token", config.server.wrong_tokens_per_minute).begin,
+            on_denied=WrongTokens(config.server.wrong_tokens_per_minute).denied,
         ),
-        signer=Signer(keys.signing.secret, valid_seconds=config.pictures.address_valid_hours * 3600),
+        signer=Signer(keys.secrets, valid_seconds=config.pictures.address_valid_hours * 3600),
         body_limits=BodyLimits(body_bytes=config.server.max_body_megabytes * MEGABYTE),
         cloud_codes=config.server.status_codes == "cloud",
         pack=pack,
         clock_ms=now_ms,
         restored_from=lambda: restoring.restored_from(config.data.folder),
+        pace=Pace(config.server.requests_per_token_per_second),
     )
+
+
+def rotate_key(config: Config, *, at_once: bool) -> None:
+    """Let a new key sign from now on, in the running service too.
+
+    What the older ones have signed stays good until it expires, or with `at_once` is worth nothing any more.
+    """
+    path = config.data.folder / archive.KEYS_NAME
+    longest = max(config.tokens.max_valid_days * SECONDS_A_DAY, config.pictures.address_valid_hours * 3600)
+    keep_ms = 0 if at_once else (longest + config.tokens.clock_leeway_seconds) * 1000
+    Keys.load(path).rotated(now_ms(), keep_ms).save(path)
 
 
 def pack_is_due(config: Config, serving: Pack) -> bool:

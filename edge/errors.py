@@ -48,6 +48,12 @@ class TooManyAttempts(Refusal):
     message = "too many attempts"
 
 
+class TooManyRequests(Refusal):
+    """More requests of one token within a second than the settings let it make."""
+
+    message = "too many requests"
+
+
 # --- what was asked ---
 
 

@@ -104,8 +104,9 @@ def run(folder: Path, *, cases: int, seed: int, include: str | None = None, phas
     sys.path.insert(0, str(ROOT / "tests"))
     from real_process import Service
 
-    limits = ("server.max_connections_per_address=1000", "server.wrong_tokens_per_minute=100000")
-    service = Service(folder / "data", *limits).start()
+    service = Service(
+        folder / "data", "server.max_connections_per_address=1000", "server.wrong_tokens_per_minute=100000"
+    ).start()
     try:
         token = service.token("admin")
         file = prepare(service, {"token": token}, folder, many=max(8, cases // 4))

@@ -94,6 +94,7 @@ def _admitted(site: Site, route: Route, environ: Mapping[str, Any]) -> tuple[Cal
 
 def _check_caller(site: Site, route: Route, caller: Caller) -> None:
     check_user(site.access, caller)
+    site.pace.admit(caller.token_id or caller.subject)  # a user's logins count together
     if not any(caller.has(scope) for scope in route.scopes):
         raise ScopeMissing
     if route.administers and (caller.list_id is not None or caller.source_id is not None):

@@ -7,13 +7,14 @@ that can be wrong with one is told alike, since each difference would help a gue
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import logging
 import os
 import secrets
 import stat
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,8 @@ class Key:
 
     kid: str
     secret: bytes
+    retired_ms: int | None = None
+    """When another began to sign in its place; None: it signs."""
 
 
 class Keys:
@@ -100,9 +103,19 @@ class Keys:
         """Return the key of that name."""
         return next((key for key in self._keys if key.kid == kid), None)
 
-    def rotated(self, keep: int = 1) -> Keys:
-        """Return a new key before the `keep` latest ones, whose tokens stay good until they expire."""
-        return Keys([_new_key(), *self._keys[:keep]])
+    def secrets(self) -> Sequence[bytes]:
+        """Return every key's bytes, the signing one's first."""
+        return [key.secret for key in self._keys]
+
+    def rotated(self, now_ms: int, keep_ms: int) -> Keys:
+        """Return a new key before those that stopped signing less than `keep_ms` ago; 0 keeps none.
+
+        What an older key has signed stays good until it expires, where `keep_ms` is as long as anything may last.
+        """
+        retired = [
+            key if key.retired_ms is not None else dataclasses.replace(key, retired_ms=now_ms) for key in self._keys
+        ]
+        return Keys([_new_key(), *(key for key in retired if max(0, now_ms - (key.retired_ms or 0)) < keep_ms)])
 
     @classmethod
     def load_or_create(cls, path: Path) -> Keys:
@@ -132,13 +145,23 @@ class Keys:
             raise Unusable(message=f"{path} holds signing keys and is open to others: chmod 600 {path}")
         try:
             stored = json.loads(content)["keys"]
-            return cls(Key(str(one["kid"]), base64.b64decode(one["key"], validate=True)) for one in stored)
-        except (ValueError, KeyError, TypeError) as error:
+            return cls(
+                Key(
+                    str(one["kid"]),
+                    base64.b64decode(one["key"], validate=True),
+                    None if one.get("retired_ms") is None else int(one["retired_ms"]),
+                )
+                for one in stored
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Unusable(message=f"{path} holds no signing keys; without it all temporary tokens end") from error
 
     def save(self, path: Path, *, replace: bool = True) -> None:
         """Write the file, for its owner alone, whole or not at all. FileExistsError: it is not to be replaced."""
-        keys = [{"kid": key.kid, "key": base64.b64encode(key.secret).decode("ascii")} for key in self._keys]
+        keys = [
+            {"kid": key.kid, "key": base64.b64encode(key.secret).decode("ascii"), "retired_ms": key.retired_ms}
+            for key in self._keys
+        ]
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -146,6 +169,8 @@ class Keys:
                 json.dump({"keys": keys}, file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())
+                if os.geteuid() == 0 and path.exists():  # the administrator rotates, the service must read
+                    os.fchown(file.fileno(), path.stat().st_uid, path.stat().st_gid)
             if replace:
                 temporary.replace(path)
             else:
@@ -153,6 +178,49 @@ class Keys:
         finally:
             temporary.unlink(missing_ok=True)
         _sync_folder(path.parent)
+
+
+class KeyFile:
+    """The keys of a file as it is now: another process may rotate them. Safe to use from several threads at once."""
+
+    def __init__(self, path: Path) -> None:
+        """Read it, made where it is missing. Unusable as Keys.load_or_create."""
+        self._path = path
+        self._read = (Keys.load_or_create(path), _stamp(path))
+
+    @property
+    def signing(self) -> Key:
+        """As Keys."""
+        return self._now().signing
+
+    def find(self, kid: str) -> Key | None:
+        """As Keys."""
+        return self._now().find(kid)
+
+    def secrets(self) -> Sequence[bytes]:
+        """As Keys."""
+        return self._now().secrets()
+
+    def _now(self) -> Keys:
+        keys, stamp = self._read
+        found = _stamp(self._path)
+        if found == stamp:
+            return keys
+        try:
+            keys = Keys.load(self._path)
+        except Unusable as error:  # whoever broke it has not ended what is in hand; a start tells them
+            log.error("the keys stay what they were: %s", error)
+        self._read = (keys, found)
+        return keys
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what changes with the file: it is only ever replaced whole."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return (status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode)
 
 
 def _new_key() -> Key:
@@ -175,7 +243,7 @@ class Authenticator:
 
     def __init__(
         self,
-        keys: Keys,
+        keys: Keys | KeyFile,
         access: Access,
         clock: Callable[[], int],
         *,

@@ -33,7 +33,7 @@ EVERYWHERE: tuple[type[Refusal], ...] = (errors.InvalidSchema, errors.BodyTooLar
 
 BY_THE_SERVER = {
     408: "The request took too long to arrive",
-    429: "Too many connections, wrong tokens or passwords from one address",
+    429: "Too many connections, wrong tokens or passwords from one address, or too many requests of one token",
     431: "The headers are too large",
     500: "A fault of the appliance; its log says why",
 }

@@ -16,7 +16,7 @@ from edge.recognition import Recognizer
 from edge.types import MEASURE_NAMES, Pack, Person, Scope
 from edge.web import addresses
 from edge.web.addresses import Signer
-from edge.web.attempts import Attempts
+from edge.web.attempts import Attempts, Pace
 from edge.web.auth import Authenticator, Caller
 from edge.web.body import BodyLimits
 from edge.web.forms import LIST_ID
@@ -42,6 +42,7 @@ class Site:
     cloud_codes: bool
     pack: Pack
     clock_ms: Callable[[], int]
+    pace: Pace
     restored_from: Callable[[], str | None] = lambda: None
     """The time of the backup that the gallery was restored from by itself; None: it was not, or that is known."""
     attempts: Attempts = field(default_factory=Attempts)

@@ -29,6 +29,7 @@ STATUS_OF_REFUSAL: Mapping[type[Refusal], int] = {
     errors.ScopeMissing: 403,
     InvalidCredentials: 403,
     errors.TooManyAttempts: 429,
+    errors.TooManyRequests: 429,
     errors.BodyTooLarge: 413,
     errors.ItemNotFound: 404,
     errors.TooBusy: 503,
@@ -36,8 +37,12 @@ STATUS_OF_REFUSAL: Mapping[type[Refusal], int] = {
 }
 """Every other refusal is the caller's to mend: 400."""
 
-RETRY_AFTER_SECONDS: Mapping[int, int] = {429: 60, 503: 1}
-"""Attempts are counted over a minute; the line of waiting pictures is worked off in about a second."""
+RETRY_AFTER_SECONDS: Mapping[type[Refusal], int] = {
+    errors.TooManyAttempts: 60,
+    errors.TooManyRequests: 1,
+    errors.TooBusy: 1,
+}
+"""Attempts are counted over a minute, a token's requests over a second; waiting pictures take about a second."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,8 @@ def refusal(error: Refusal) -> Answer:
         body["status"] = "failed"
     elif error.mistakes:
         body["errors"] = [{"field": mistake.field, "reason": mistake.reason} for mistake in error.mistakes]
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS[status])} if status in RETRY_AFTER_SECONDS else {}
+    seconds = RETRY_AFTER_SECONDS.get(type(error))
+    headers = {} if seconds is None else {"Retry-After": str(seconds)}
     return Answer(status, body, headers=headers)
 
 

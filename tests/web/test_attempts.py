@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from edge.errors import TooManyAttempts
-from edge.web.attempts import MOST_FAILURES, Attempts
+from edge.errors import TooManyAttempts, TooManyRequests
+from edge.web.attempts import MOST_FAILURES, SLOW_SECONDS, SLOWED_AT_ONCE, Attempts, Pace, WrongTokens
 
 
 class Clock:
@@ -86,3 +86,71 @@ def test_many_at_once_do_not_slip_through(clock: Clock) -> None:
     for thread in threads:
         thread.join()
     assert len(passed) == MOST_FAILURES
+
+
+# --- wrong tokens, and the pace of right ones ---
+
+
+def test_wrong_tokens_are_slowed_from_half_of_them_on_and_then_refused(clock: Clock) -> None:
+    paused: list[float] = []
+    wrong = WrongTokens(4, clock=clock, pause=paused.append)
+    for expected in (0, 0, 1, 2):
+        wrong.denied("192.0.2.1")
+        assert len(paused) == expected
+    with pytest.raises(TooManyAttempts):
+        wrong.denied("192.0.2.1")
+    wrong.denied("192.0.2.2")
+    clock.now += 60
+    wrong.denied("192.0.2.1")
+    assert paused == [SLOW_SECONDS] * 2
+
+
+def test_few_are_held_back_at_once_and_the_rest_not_at_all(clock: Clock) -> None:
+    held: list[str] = []
+
+    def pause(_seconds: float) -> None:
+        held.append("")
+        wrong.denied("192.0.2.1")  # another comes while this one is held back
+
+    wrong = WrongTokens(100, clock=clock, pause=pause)
+    for _ in range(51):
+        wrong.denied("192.0.2.1")
+    assert len(held) == SLOWED_AT_ONCE
+
+
+def test_addresses_and_tokens_are_forgotten_where_they_are_too_many(clock: Clock) -> None:
+    wrong = WrongTokens(1, clock=clock, most_addresses=2)
+    pace = Pace(1, clock=clock, most_tokens=2)
+    for number in range(3):
+        wrong.denied(str(number))
+        pace.admit(str(number))
+    wrong.denied("0")
+    pace.admit("0")
+    with pytest.raises(TooManyAttempts):
+        wrong.denied("2")
+    with pytest.raises(TooManyRequests):
+        pace.admit("2")
+
+
+def test_a_token_may_make_so_many_requests_a_second(clock: Clock) -> None:
+    pace = Pace(4, clock=clock)
+    for _ in range(4):
+        pace.admit("a")
+    with pytest.raises(TooManyRequests):
+        pace.admit("a")
+    pace.admit("b")
+    clock.now += 0.25
+    pace.admit("a")
+    with pytest.raises(TooManyRequests):
+        pace.admit("a")
+    clock.now += 1000
+    for _ in range(4):
+        pace.admit("a")
+    with pytest.raises(TooManyRequests):
+        pace.admit("a")
+
+
+def test_without_a_limit_no_token_is_counted(clock: Clock) -> None:
+    pace = Pace(0, clock=clock)
+    for _ in range(100):
+        pace.admit("a")

@@ -514,12 +514,16 @@ def test_two_first_starts_at_once_agree(tmp_path: Path) -> None:
 def test_rotation_signs_with_the_new_key_and_knows_the_old(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     first = Keys.load_or_create(path)
-    second = first.rotated()
+    second = first.rotated(1000, keep_ms=500)
     second.save(path)
     loaded = Keys.load(path)
     assert loaded.signing == second.signing != first.signing
-    assert loaded.find(first.signing.kid) == first.signing
-    third = loaded.rotated()
+    kept = loaded.find(first.signing.kid)
+    assert kept is not None
+    assert (kept.secret, kept.retired_ms) == (first.signing.secret, 1000)
+    assert loaded.rotated(1499, keep_ms=500).find(first.signing.kid)
+    assert loaded.rotated(1001, keep_ms=0).secrets()[1:] == []
+    third = loaded.rotated(1500, keep_ms=500)
     assert third.find(second.signing.kid)
     assert third.find(first.signing.kid) is None
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
