@@ -88,7 +88,7 @@ class EmbeddedGallery(Roster, Rejecting, Directory):
         """Decide and write for all these calls in one step, with one commit; each gets its own answer or refusal."""
         try:
             changes = self._decided_and_written(calls)
-        except Exception as error:
+        except Exception as error:  # whatever it is, it is raised in the thread whose call it is
             if len(calls) == 1:
                 calls[0].settle(error)
                 return
@@ -104,7 +104,7 @@ class EmbeddedGallery(Roster, Rejecting, Directory):
             before = draft.saved()
             try:
                 outcomes = self._decided(draft, call.probes, call.decide, call.pictures, call.persons)
-            except Exception as refusal:
+            except Exception as refusal:  # of this call alone: the others go on
                 answers.append(refusal)
                 draft.go_back(before)
                 continue
