@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge import __version__, archive, calibration
+from edge import __version__, archive, calibration, durable
 from edge.archive import Manifest, Writer
 from edge.errors import BackupUnusable, GalleryUnusable, Mistake, StorageFull
 from edge.gallery import backup as rows
@@ -66,7 +66,7 @@ def make(
         (working / "read-back").mkdir(mode=0o700)
         manifest = archive.unpack(written, working / "read-back", names=frozenset())
         written.rename(target)
-        _fsync(target.parent)
+        durable.sync(target.parent)
     return Made(target, target.stat().st_size, manifest, erased)
 
 
@@ -203,11 +203,3 @@ def _add_pictures(writer: Writer, data_folder: Path, names: Sequence[str], draw:
 def _add_file(writer: Writer, name: str, path: Path) -> None:
     with path.open("rb") as file:
         writer.add(name, file, os.fstat(file.fileno()).st_size)
-
-
-def _fsync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

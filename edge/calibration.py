@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from edge import catalogue, evaluation
+from edge import catalogue, durable, evaluation
 from edge.errors import ConfigMistakes, Mistake, invalid
 from edge.evaluation import Comparisons, Sample
 from edge.matching import Calibration
@@ -164,11 +164,7 @@ def keep(data_folder: Path, pack: Pack, measured: SiteCalibration) -> Path:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    durable.sync(path.parent)
     return path
 
 

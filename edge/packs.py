@@ -30,7 +30,7 @@ from typing import IO
 
 import numpy as np
 
-from edge import catalogue
+from edge import catalogue, durable
 from edge.errors import Mistake, PackUnusable
 from edge.face.networks import Networks
 from edge.gallery import reembedding
@@ -88,7 +88,7 @@ def choose(data_folder: Path, name: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(data_folder / CHOICE_NAME)
-    _fsync_folder(data_folder)
+    durable.sync(data_folder)
 
 
 def in_force(data_folder: Path, setting: str | None, folders: Sequence[Path]) -> str:
@@ -139,7 +139,7 @@ def add(source: Path, destination: Path, folders: Sequence[Path], networks: Netw
             try_out(pack, networks)
             _make_durable(folder)
             folder.rename(destination / pack.name)
-            _fsync_folder(destination)
+            durable.sync(destination)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return catalogue.load(destination / pack.name, folders)
@@ -328,17 +328,5 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _make_durable(folder: Path) -> None:
     for path in folder.iterdir():
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    _fsync_folder(folder)
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        durable.sync(path)
+    durable.sync(folder)

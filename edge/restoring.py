@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge import archive, backup, calibration
+from edge import archive, backup, calibration, durable
 from edge.archive import Manifest
 from edge.errors import BackupUnusable, GalleryBroken, GalleryUnusable
 from edge.gallery import saved, soundness
@@ -225,7 +225,7 @@ def _prepare(
             (unfinished / PLAN_NAME).write_text(json.dumps({"aside": aside, "names": list(moved)}))
             _sync(unfinished)
             unfinished.rename(data_folder / READY)
-            _sync_folder(data_folder)
+            durable.sync(data_folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
@@ -243,15 +243,15 @@ def _finish(data_folder: Path) -> None:
                 aside.mkdir(mode=0o700, exist_ok=True)
                 (data_folder / name).rename(aside / name)
         if aside.exists():
-            _sync_folder(aside)
-        _sync_folder(data_folder)
+            durable.sync(aside)
+        durable.sync(data_folder)
         ready.rename(moving)
-        _sync_folder(data_folder)
+        durable.sync(data_folder)
     if moving.exists():
         for one in sorted(moving.iterdir()):
             if one.name != PLAN_NAME:
                 one.replace(data_folder / one.name)
-        _sync_folder(data_folder)
+        durable.sync(data_folder)
         shutil.rmtree(moving)
 
 
@@ -259,17 +259,9 @@ def _sync(folder: Path) -> None:
     """Bring every folder in it, and its own small files, to the disk; the entries have been."""
     for name in (MARKER_NAME, PLAN_NAME):
         with contextlib.suppress(FileNotFoundError):
-            _sync_folder(folder / name)
+            durable.sync(folder / name)
     for root, _, _ in os.walk(folder):
-        _sync_folder(Path(root))
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        durable.sync(Path(root))
 
 
 def _stamp(now_ms: int) -> str:

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from edge import durable
 from edge.errors import GalleryUnusable
 from edge.gallery import spool
 from edge.gallery.database import refusing_when_full
@@ -52,7 +53,7 @@ class Pictures:
                 folder = self._made(prefix)
                 names = [prefix + secrets.token_hex(15) for _ in pictures]
                 _write(folder, dict(zip(names, pictures, strict=True)))
-                _fsync(folder)
+                durable.sync(folder)
         except BaseException:
             self.delete(names)
             raise
@@ -62,7 +63,7 @@ class Pictures:
         folder = self._folder / prefix
         if not folder.is_dir():
             folder.mkdir(mode=0o700, exist_ok=True)
-            _fsync(self._folder)
+            durable.sync(self._folder)
         return folder
 
     def read(self, name: str) -> bytes | None:
@@ -133,7 +134,7 @@ def _write(folder: Path, pictures: Mapping[str, bytes]) -> None:
                 with contextlib.suppress(OSError):  # a hint
                     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # starts the writing, does not wait
         for temporary in temporaries.values():
-            _fsync(temporary)
+            durable.sync(temporary)
         for name, temporary in temporaries.items():
             temporary.rename(folder / (name + SUFFIX))
     except BaseException:
@@ -149,11 +150,6 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _fsync(path: Path) -> None:
-    with _opened(path, os.O_RDONLY) as descriptor:
-        os.fsync(descriptor)
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

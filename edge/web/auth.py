@@ -21,6 +21,7 @@ from typing import Any
 
 import jwt
 
+from edge import durable
 from edge.errors import AccessDenied, Mistake, ScopeMissing, Unusable
 from edge.gallery.access import SECRET, Access
 from edge.types import Scope
@@ -177,7 +178,7 @@ class Keys:
                 os.link(temporary, path)  # unlike a rename, fails if two first starts meet: the first key stays
         finally:
             temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        durable.sync(path.parent)
 
 
 class KeyFile:
@@ -225,14 +226,6 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 def _new_key() -> Key:
     return Key(secrets.token_hex(8), secrets.token_bytes(KEY_BYTES))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # --- tokens ---
