@@ -37,7 +37,7 @@ from edge.gallery.index import ListIndex
 from edge.gallery.protocol import Probe
 from edge.gallery.store import EmbeddedGallery
 from edge.matching import Calibration
-from edge.recognition import Recognizer, Workers
+from edge.recognition import Recognizer
 from edge.types import (
     Box,
     Decision,
@@ -211,28 +211,13 @@ def bench(config: Config, seconds: float) -> Iterator[Bench]:
     analysers = [daemon.build_analyser(pack, config) for _ in range(daemon.workers_of(config))]
     with contextlib.ExitStack() as parts:
         name = parts.enter_context(tempfile.TemporaryDirectory(prefix=".bench-", dir=_existing(config.data.folder)))
-        gallery = EmbeddedGallery.open(
-            Path(name),
-            pack_id=pack.id,
-            vector_length=pack.embedder.vector_length,
-            cohort_weight=pack.embedder.cohort_weight,
-            exact_limit=config.gallery.exact_limit,
-            main_list_name=config.gallery.main_list_name,
-            clock=daemon.now_ms,
-        )
+        gallery = daemon.open_gallery(Path(name), config, pack)
         parts.callback(gallery.close)
         history = History(gallery.database, gallery.pictures, clock=daemon.now_ms)
         parts.callback(history.close)
-        recognizer = Recognizer(
-            workers=Workers(analysers, max_waiting=config.server.max_waiting_requests),
-            gallery=gallery,
-            listeners=Listeners(*([daemon.history_listener(history)] if config.history.keep_days else [])),
-            calibration=Calibration(pack.embedder.operating_points),
-            cohort_weight=pack.embedder.cohort_weight,
-            pack_id=pack.id,
-            settings=daemon.recognition_settings(config),
-            clock_ms=daemon.now_ms,
-        )
+        listeners = Listeners(*([daemon.history_listener(history)] if config.history.keep_days else []))
+        scores = Calibration(pack.embedder.operating_points)
+        recognizer = daemon.build_recognizer(config, pack, analysers, gallery, listeners, scores)
         yield Bench(config, pack, analysers, gallery, recognizer, seconds)
 
 

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edge import __version__, archive, calibration, catalogue, packs, restoring
@@ -231,6 +231,45 @@ def server_limits(config: Config) -> ServerLimits:
     )
 
 
+def open_gallery(
+    folder: Path, config: Config, pack: Pack, *, space: Space | None = None, is_checked: bool = False
+) -> EmbeddedGallery:
+    """Open the gallery of that folder, for vectors of that pack; see EmbeddedGallery.open."""
+    return EmbeddedGallery.open(
+        folder,
+        pack_id=pack.id,
+        vector_length=pack.embedder.vector_length,
+        cohort_weight=pack.embedder.cohort_weight,
+        exact_limit=config.gallery.exact_limit,
+        main_list_name=config.gallery.main_list_name,
+        clock=now_ms,
+        space=space,
+        is_checked=is_checked,
+    )
+
+
+def build_recognizer(
+    config: Config,
+    pack: Pack,
+    analysers: Sequence[Analyser],
+    gallery: EmbeddedGallery,
+    listeners: Listeners,
+    scores: Calibration,
+) -> Recognizer:
+    """Return the story's door, with these parts behind it."""
+    return Recognizer(
+        workers=Workers(analysers, max_waiting=config.server.max_waiting_requests),
+        gallery=gallery,
+        listeners=listeners,
+        calibration=scores,
+        cohort_weight=pack.embedder.cohort_weight,
+        pack_id=pack.id,
+        settings=recognition_settings(config),
+        clock_ms=now_ms,
+        passages=passages(config, scores, pack),
+    )
+
+
 def bound_memory() -> None:
     """Have all threads allocate from one heap, before there are any.
 
@@ -260,17 +299,7 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
             warm_up(analyser, config)
         take_over(config.data.folder, pack.id, picture_embedder(analysers[0], config))
         space = Space(config.data.folder, reserve_bytes=config.data.reserve_megabytes * MEGABYTE)
-        gallery = EmbeddedGallery.open(
-            config.data.folder,
-            pack_id=pack.id,
-            vector_length=pack.embedder.vector_length,
-            cohort_weight=pack.embedder.cohort_weight,
-            exact_limit=config.gallery.exact_limit,
-            main_list_name=config.gallery.main_list_name,
-            clock=now_ms,
-            space=space,
-            is_checked=True,  # by _mend
-        )
+        gallery = open_gallery(config.data.folder, config, pack, space=space, is_checked=True)  # by _mend
         parts.callback(gallery.close)
         reembedding.note(gallery.database, pack.id)
         history = History(gallery.database, gallery.pictures, clock=now_ms)
@@ -281,18 +310,7 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         listeners = Listeners()
         if config.history.keep_days:
             listeners.join(history_listener(history))
-        scores = Calibration(points)
-        recognizer = Recognizer(
-            workers=Workers(analysers, max_waiting=config.server.max_waiting_requests),
-            gallery=gallery,
-            listeners=listeners,
-            calibration=scores,
-            cohort_weight=pack.embedder.cohort_weight,
-            pack_id=pack.id,
-            settings=recognition_settings(config),
-            clock_ms=now_ms,
-            passages=passages(config, scores, pack),
-        )
+        recognizer = build_recognizer(config, pack, analysers, gallery, listeners, Calibration(points))
         site = _site(config, pack, recognizer, gallery, history, space)
         server = Server(application(site), server_limits(config))
         log.info("edge %s: pack %s on %s, %d workers", __version__, pack.id, interpreter, len(analysers))

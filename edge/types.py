@@ -56,6 +56,12 @@ class Box:
         """The middle, (x, y)."""
         return self.x + self.width / 2, self.y + self.height / 2
 
+    def shared_area(self, other: Box) -> float:
+        """Square pixels that lie in both."""
+        width = min(self.x + self.width, other.x + other.width) - max(self.x, other.x)
+        height = min(self.y + self.height, other.y + other.height) - max(self.y, other.y)
+        return max(0.0, width) * max(0.0, height)
+
     def scaled(self, factor: float) -> Box:
         """Return the same box in a picture `factor` times as large."""
         return Box(self.x * factor, self.y * factor, self.width * factor, self.height * factor)

@@ -86,15 +86,7 @@ def heads(parts: bench.Bench, names: Sequence[str] = PHOTOS) -> list[Picture]:
 @contextlib.contextmanager
 def opened(folder: Path, settings: config.Config, pack: Pack) -> Iterator[EmbeddedGallery]:
     """Open the gallery of a data folder that no service has."""
-    gallery = EmbeddedGallery.open(
-        folder,
-        pack_id=pack.id,
-        vector_length=pack.embedder.vector_length,
-        cohort_weight=pack.embedder.cohort_weight,
-        exact_limit=settings.gallery.exact_limit,
-        main_list_name=settings.gallery.main_list_name,
-        clock=daemon.now_ms,
-    )
+    gallery = daemon.open_gallery(folder, settings, pack)
     try:
         yield gallery
     finally:

@@ -110,9 +110,7 @@ def pasted(head: Head, rows: int, columns: int, pixels: float, random: np.random
 
 def iou(one: Box, other: Box) -> float:
     """Return the intersection over union."""
-    width = min(one.x + one.width, other.x + other.width) - max(one.x, other.x)
-    height = min(one.y + one.height, other.y + other.height) - max(one.y, other.y)
-    shared = max(0.0, width) * max(0.0, height)
+    shared = one.shared_area(other)
     return shared / (one.area + other.area - shared)
 
 

@@ -143,10 +143,7 @@ class Analyser:
 
 
 def _is_same(one: Box, other: Box) -> bool:
-    shared_width = min(one.x + one.width, other.x + other.width) - max(one.x, other.x)
-    shared_height = min(one.y + one.height, other.y + other.height) - max(one.y, other.y)
-    shared = max(0.0, shared_width) * max(0.0, shared_height)
-    return shared > SAME_FACE_SHARE * min(one.area, other.area)
+    return one.shared_area(other) > SAME_FACE_SHARE * min(one.area, other.area)
 
 
 def _measured(picture: Picture, detection: Detection, landmarks: Landmarks, reduction: int) -> Face:

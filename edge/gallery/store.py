@@ -103,13 +103,10 @@ class EmbeddedGallery(Roster, Rejecting, Directory):
         for call in calls:
             before = draft.saved()
             try:
-                outcomes = self._decided(draft, call.probes, call.decide, call.pictures, call.persons)
+                answers.append(self._decided(draft, call.probes, call.decide, call.pictures, call.persons))
             except Exception as refusal:  # of this call alone: the others go on
                 answers.append(refusal)
-                draft.go_back(before)
-                continue
-            answers.append(outcomes)
-            if isinstance(outcomes, TemplatesWanted):
+            if not isinstance(answers[-1], list):
                 draft.go_back(before)
         changes = self._written(draft)
         for call, answer in zip(calls, answers, strict=True):
