@@ -198,7 +198,7 @@ class Bench:
         """Return the largest face, None if there is none that can be compared."""
         floor = self.config.faces.presence_floor
         faces = self.analyser.faces(picture, self._passes(picture), presence_floor=floor)
-        return faces[0] if faces and faces[0].measures.size >= self.config.faces.min_face_pixels else None
+        return faces[0] if faces and faces[0].size >= self.config.faces.min_face_pixels else None
 
     def _passes(self, picture: Picture) -> tuple[Pass, ...]:
         return self.analyser.passes(picture.shape, self.config.faces.min_face_pixels, self.config.detection.input_size)

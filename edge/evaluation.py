@@ -70,7 +70,7 @@ class Sampler:
         faces = self.analyser.faces(
             picture, passes, presence_floor=self.presence_floor, enough_pixels=self.min_face_pixels
         )
-        if not faces or faces[0].measures.size < self.min_face_pixels:
+        if not faces or faces[0].size < self.min_face_pixels:
             return None
         points, embedder = faces[0].landmarks.points, self.analyser.embedder
         return Sample(path.parent.name, path, embedder.probe(picture, points), embedder.template(picture, points))

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from edge.face.detection import Detector, Found
 from edge.face.embedding import Embedder
 from edge.face.landmarks import FaceMesh
 from edge.face.passes import Pass, Size, turned, whole
-from edge.types import Box, Detection, Landmarks, Measures, Picture, Points, Pose
+from edge.types import Box, Detection, Landmarks, Limit, Measures, Picture, Points, Pose
 
 SAME_FACE_SHARE = 0.6
 """Two boxes that share more than this of the smaller one are of one face: nobody's face shows that much of another."""
@@ -24,17 +25,41 @@ SAME_FACE_SHARE = 0.6
 class Face:
     """A face of a picture, as far as it is needed to judge and to embed it."""
 
+    picture: Picture
+    """The one in whose pixels detection and landmarks are."""
     detection: Detection
     landmarks: Landmarks
     pose: Pose
-    measures: Measures
-    measured_ms: int
-    """What pose and measures took."""
     reduction: int = 1
-    """How many times smaller than the frame the picture is whose pixels detection and landmarks are in.
+    """How many times smaller than the frame the picture is.
 
     Everything else is in pixels of the frame.
     """
+
+    @property
+    def size(self) -> float:
+        """Longer side of the tight box, pixels of the frame."""
+        return self.landmarks.box.longer_side * self.reduction
+
+    @property
+    def measures(self) -> Measures:
+        """What is measured of the face: once it is asked for, as of most faces, which are known, nobody does."""
+        return self._measured[0]
+
+    @property
+    def measured_ms(self) -> int:
+        """What the measures took."""
+        return self._measured[1]
+
+    @cached_property
+    def _measured(self) -> tuple[Measures, int]:
+        started = time.perf_counter()
+        measures = quality.measure(self.picture, self.landmarks, self.pose)
+        if self.reduction > 1:
+            measures = dataclasses.replace(
+                measures, size=measures.size * self.reduction, eye_distance=measures.eye_distance * self.reduction
+            )
+        return measures, int((time.perf_counter() - started) * 1000)
 
     @property
     def box(self) -> Box:
@@ -46,6 +71,16 @@ class Face:
         """4 x 2: the box turned with the face's roll, from the top left clockwise, in the frame."""
         return pose.turned_box(self.landmarks.points, self.pose.roll_degrees) * self.reduction
 
+    def misses_at_once(self, limits: Sequence[Limit]) -> bool:
+        """Whether it misses one of the limits for which its pixels need not be looked at."""
+        known = {
+            "size": self.size,
+            "yaw": self.pose.yaw_degrees,
+            "pitch": self.pose.pitch_degrees,
+            "face_presence": self.landmarks.presence,
+        }
+        return quality.misses_at_once(known, limits)
+
     def with_pose(self, yaw_degrees: float | None, pitch_degrees: float | None) -> Face:
         """Return the face with the caller's own measurement of the pose in place of ours."""
         changes = {
@@ -53,9 +88,7 @@ class Face:
             for name, value in (("yaw_degrees", yaw_degrees), ("pitch_degrees", pitch_degrees))
             if value is not None
         }
-        posed = dataclasses.replace(self.pose, **changes)
-        measures = dataclasses.replace(self.measures, yaw=posed.yaw_degrees, pitch=posed.pitch_degrees)
-        return dataclasses.replace(self, pose=posed, measures=measures)
+        return dataclasses.replace(self, pose=dataclasses.replace(self.pose, **changes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +134,7 @@ class Analyser:
             located = self._located(picture, self.detector.merged(looks), presence_floor)
             if enough_pixels is not None and any(marks.box.longer_side >= enough_pixels for _, marks in located):
                 break
-        faces = [_measured(picture, detection, landmarks, reduction) for detection, landmarks in located]
+        faces = [_face(picture, detection, landmarks, reduction) for detection, landmarks in located]
         return sorted(faces, key=lambda face: -face.landmarks.box.area)
 
     def closer(self, picture: Picture, faces: Sequence[Face]) -> list[Face]:
@@ -110,7 +143,7 @@ class Analyser:
         for face in faces:
             found = face.detection
             detection = Detection(found.box.scaled(face.reduction), found.score, found.points * face.reduction)
-            closer.append(_measured(picture, detection, self.mesh.locate(picture, detection), reduction=1))
+            closer.append(_face(picture, detection, self.mesh.locate(picture, detection), reduction=1))
         return closer
 
     def _located(
@@ -146,11 +179,5 @@ def _is_same(one: Box, other: Box) -> bool:
     return one.shared_area(other) > SAME_FACE_SHARE * min(one.area, other.area)
 
 
-def _measured(picture: Picture, detection: Detection, landmarks: Landmarks, reduction: int) -> Face:
-    started = time.perf_counter()
-    posed = pose.estimate(landmarks.points)
-    measures = quality.measure(picture, landmarks, posed)
-    if reduction > 1:
-        pixels = {"size": measures.size * reduction, "eye_distance": measures.eye_distance * reduction}
-        measures = dataclasses.replace(measures, **pixels)
-    return Face(detection, landmarks, posed, measures, int((time.perf_counter() - started) * 1000), reduction)
+def _face(picture: Picture, detection: Detection, landmarks: Landmarks, reduction: int) -> Face:
+    return Face(picture, detection, landmarks, pose.estimate(landmarks.points), reduction)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -95,15 +95,22 @@ def gate(measures: Measures, limits: Sequence[Limit]) -> tuple[Reason, ...]:
 
     A measure that is not a number keeps to no limit.
     """
-    reasons = []
-    for limit in limits:
-        value = measures.value(limit.measure)
-        judged = abs(value) if limit.absolute else value
-        if limit.least is not None and not judged >= limit.least:
-            reasons.append(Reason(limit.check, value, limit.least))
-        elif limit.most is not None and not judged <= limit.most:
-            reasons.append(Reason(limit.check, value, limit.most))
-    return tuple(reasons)
+    reasons = (_missed(limit, measures.value(limit.measure)) for limit in limits)
+    return tuple(reason for reason in reasons if reason)
+
+
+def misses_at_once(face: Mapping[str, float], limits: Sequence[Limit]) -> bool:
+    """Whether a limit is missed by the measures that are known already, by name."""
+    return any(_missed(limit, face[limit.measure]) for limit in limits if limit.measure in face)
+
+
+def _missed(limit: Limit, value: float) -> Reason | None:
+    judged = abs(value) if limit.absolute else value
+    if limit.least is not None and not judged >= limit.least:
+        return Reason(limit.check, value, limit.least)
+    if limit.most is not None and not judged <= limit.most:
+        return Reason(limit.check, value, limit.most)
+    return None
 
 
 def sharpness(grey: Grey, face: NDArray[np.bool_]) -> float:

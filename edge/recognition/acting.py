@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from edge import matching
 from edge.errors import ListNotFound, Mistake, PictureTooSmall, Refusal, ScopeMissing, UnknownPicture
-from edge.face.quality import gate
 from edge.matching import Identification, Ranked
 from edge.recognition.faces import Seen, look
 from edge.recognition.judging import FaceResult, Judgement, judge, subjects_of, templates_from
@@ -87,7 +86,7 @@ def _acted(room: Room, request: ActionRequest) -> ActionResult:
             source_id=request.source_id,
             newcomer=lambda one: _newcomer(request, one),
             # whoever is not to be added need not be good enough to be
-            reasons=lambda one: gate(one.face.measures, limits) if request.add_list is not None else (),
+            limits=limits if request.add_list is not None else (),
             drop_image=request.drop_image,
         )
     judgement = Judgement(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edge.errors import ItemNotFound, ListNotFound, Mistake, PictureTooSmall, UnknownPicture
-from edge.face.quality import gate
 from edge.matching import Identification
 from edge.recognition.faces import Seen, look, whole_jpeg
 from edge.recognition.judging import CreateResult, Judgement, Subject, judge, subjects_of, templates_from
@@ -65,7 +64,7 @@ def _from_picture(room: Room, request: PersonCreate, list_id: str, data: bytes) 
             found.seen,
             source_id=request.source_id,
             newcomer=lambda one: _newcomer(request, one),
-            reasons=lambda one: gate(one.face.measures, limits),
+            limits=limits,
             drop_image=request.drop_image,
         )
     template = templates_from(room, found.picture, found.seen, drop_image=request.drop_image)
@@ -84,11 +83,13 @@ def _from_vector(room: Room, request: PersonCreate, list_id: str, vector: Vector
         kept = None if picture is None or request.drop_image else whole_jpeg(room, picture)
     if request.embedding_only:
         return CreateResult(1, 1, embeddings=(embedding,))
+    reasons = _given_pose_reasons(room, request)
     subject = Subject(
         seen=None,
         embedding=embedding,
         newcomer=_newcomer(request, None),
-        reasons=_given_pose_reasons(room, request),
+        reasons=lambda: reasons,
+        is_judged=True,
         sighting_picture=None,
     )
     template = Template(embedding, room.pack_id, quality=1.0, picture=kept)

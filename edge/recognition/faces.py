@@ -71,7 +71,7 @@ def look(
     """
     settings = room.settings
     picture, faces = _found(room, worker, frame, source_id, multi=multi)
-    chosen = [face for face in faces if face.measures.size >= settings.min_face_pixels]
+    chosen = [face for face in faces if face.size >= settings.min_face_pixels]
     if not multi:
         chosen = [face.with_pose(*pose) for face in chosen[:1]]
     seen = tuple(_seen(worker, picture, face, wanted, with_templates) for face in chosen)
@@ -105,9 +105,7 @@ def _found(
     )
     if worth > 1:
         needed = not all(
-            worker.embedder.is_fed(face.landmarks.points, worth / reduction)
-            for face in faces
-            if face.measures.size >= smallest
+            worker.embedder.is_fed(face.landmarks.points, worth / reduction) for face in faces if face.size >= smallest
         )
         room.closeups.note(stream, needed=needed)
         if needed and reduction > 1:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from edge import matching
 from edge.errors import ListNotFound, Refusal
 from edge.events import FaceSighted, ListAlertRaised, PersonAdded, PersonReplaced
-from edge.face.analysis import Analyser
+from edge.face.analysis import Analyser, Face
+from edge.face.quality import gate
 from edge.gallery.protocol import CANDIDATES, Outcome, Probe, TemplatesWanted
 from edge.matching import Identification, Ranked, ThresholdPolicy
 from edge.recognition.faces import Seen, sighting_picture, template_of
@@ -18,6 +20,7 @@ from edge.types import (
     Candidate,
     Decision,
     Embedding,
+    Limit,
     ListAlert,
     NewPerson,
     Person,
@@ -72,7 +75,10 @@ class Subject:
     seen: Seen | None
     embedding: Embedding
     newcomer: NewPerson
-    reasons: tuple[Reason, ...]
+    reasons: Callable[[], tuple[Reason, ...]]
+    """What it misses, to be added. Asked of whom nobody knows: for the others nobody looks."""
+    is_judged: bool
+    """Whether that costs nothing to ask. Otherwise the gallery is asked first, and twice of whom it does not know."""
     sighting_picture: bytes | None
     passage_frames: int | None = None
     """Frames of the visit of whose vectors the embedding is the mean; None: it is this frame's own."""
@@ -105,7 +111,7 @@ def subjects_of(
     *,
     source_id: str | None,
     newcomer: Callable[[Seen], NewPerson],
-    reasons: Callable[[Seen], tuple[Reason, ...]],
+    limits: Sequence[Limit],
     drop_image: bool,
 ) -> list[Subject]:
     """Return the faces of a picture, ready to be judged: each by itself, or with the frames of its visit."""
@@ -118,12 +124,17 @@ def subjects_of(
             seen=one,
             embedding=visit.embedding if visit else probe,
             newcomer=newcomer(one),
-            reasons=reasons(one),
+            reasons=partial(_reasons, one.face, limits),
+            is_judged=one.face.misses_at_once(limits),
             sighting_picture=sighting_picture(room, picture, one, drop_image=drop_image),
             passage_frames=visit.frames if visit else None,
         )
         for one, probe, visit in zip(faces, probes, passed, strict=True)
     ]
+
+
+def _reasons(face: Face, limits: Sequence[Limit]) -> tuple[Reason, ...]:
+    return gate(face.measures, limits)
 
 
 def templates_from(room: Room, picture: Picture, faces: Sequence[Seen], *, drop_image: bool) -> TemplateOf:
@@ -141,14 +152,15 @@ def judge(
 ) -> tuple[FaceResult, ...]:
     """Search, decide and write in one step, and tell the listeners once it is on disk.
 
-    Templates are dear and made off the gallery's lock, so only for the faces that turn out to be written: the gallery
-    says which, has written nothing then, and decides anew.
+    What a face misses and what its template is are dear and found off the gallery's lock, so only for the faces that
+    nobody knows: the gallery says which, has written nothing then, and decides anew.
     """
     judged: dict[int, Identification] = {}
+    missed = {number: one.reasons() for number, one in enumerate(subjects) if one.is_judged}
 
     def decide(number: int, list_size: int, candidates: Sequence[Candidate]) -> Decision:
         judged[number] = matching.identify(candidates, judgement.policy.at(list_size), room.calibration)
-        decision = judgement.verdict(judged[number], subjects[number].reasons, number)
+        decision = judgement.verdict(judged[number], missed.get(number, ()), number)
         if decision.verdict is Verdict.ADD and _too_short(room, subjects[number]):
             return Decision(Verdict.REJECT)
         return decision
@@ -158,7 +170,11 @@ def judge(
     outcomes: list[Outcome] | TemplatesWanted = TemplatesWanted(())
     while isinstance(outcomes, TemplatesWanted):
         for number in outcomes.numbers:
-            probes[number] = replace(probes[number], template=template(number))
+            is_new = number not in missed
+            if is_new:
+                missed[number] = subjects[number].reasons()
+            if not (is_new and missed[number]):
+                probes[number] = replace(probes[number], template=template(number))
         outcomes = room.gallery.search_or_enrol(
             judgement.search_lists,
             judgement.add_list,
@@ -189,7 +205,8 @@ def _result(
     judgement: Judgement,
     too_short: tuple[Reason, ...],
 ) -> FaceResult:
-    decision, reasons = outcome.decision, (*subject.reasons, *too_short)
+    decision = outcome.decision
+    reasons = (*subject.reasons(), *too_short) if decision.verdict is Verdict.REJECT else ()
     score, candidate = None, None
     if decision.verdict in (Verdict.MATCH, Verdict.REPLACE) and identification.matched:
         score = identification.matched.score
@@ -204,7 +221,7 @@ def _result(
         score=score,
         candidate=candidate,
         rival=identification.rival if decision.verdict is Verdict.REJECT else None,
-        reasons=reasons if decision.verdict is Verdict.REJECT else (),
+        reasons=reasons,
         seen=subject.seen,
         passage_frames=subject.passage_frames,
         matches=tuple(reached[: judgement.persons]),
