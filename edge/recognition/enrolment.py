@@ -84,6 +84,7 @@ def _from_vector(room: Room, request: PersonCreate, list_id: str, vector: Vector
     if request.embedding_only:
         return CreateResult(1, 1, embeddings=(embedding,))
     reasons = _given_pose_reasons(room, request)
+    template = Template(embedding, room.pack_id, quality=1.0, picture=kept)
     subject = Subject(
         seen=None,
         embedding=embedding,
@@ -91,8 +92,8 @@ def _from_vector(room: Room, request: PersonCreate, list_id: str, vector: Vector
         reasons=lambda: reasons,
         is_judged=True,
         sighting_picture=None,
+        template=template if kept is None else None,
     )
-    template = Template(embedding, room.pack_id, quality=1.0, picture=kept)
     results = judge(room, _judgement(room, request, list_id), [subject], lambda _: template)
     return CreateResult(1, 1, results)
 

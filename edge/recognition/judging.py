@@ -82,6 +82,8 @@ class Subject:
     sighting_picture: bytes | None
     passage_frames: int | None = None
     """Frames of the visit of whose vectors the embedding is the mean; None: it is this frame's own."""
+    template: Template | None = None
+    """Where it costs nothing: a vector that came without a picture. Then the gallery need not be asked twice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +168,7 @@ def judge(
         return decision
 
     alerts = [_alerts(room, judgement, subject) for subject in subjects]
-    probes = [Probe(one.embedding, one.newcomer, None) for one in subjects]
+    probes = [Probe(one.embedding, one.newcomer, one.template) for one in subjects]
     outcomes: list[Outcome] | TemplatesWanted = TemplatesWanted(())
     while isinstance(outcomes, TemplatesWanted):
         for number in outcomes.numbers:
