@@ -126,6 +126,7 @@ class ServerConfig:
     max_waiting_requests: int = _setting(whole(0, 1000))
     requests_per_token_per_second: int = _setting(whole(0, 10_000))
     wrong_tokens_per_minute: int = _setting(whole(1, 100_000))
+    live_streams: int = _setting(whole(0, 100))
     trusted_proxy: str = _setting(one_of("", "127.0.0.1", "::1"))
 
 

@@ -40,6 +40,7 @@ from edge.web.auth import Authenticator, KeyFile, Keys
 from edge.web.body import BodyLimits
 from edge.web.server import Server, ServerLimits
 from edge.web.site import Site
+from edge.web.watching import Live
 
 log = logging.getLogger(__name__)
 
@@ -220,7 +221,7 @@ def server_limits(config: Config) -> ServerLimits:
     return ServerLimits(
         host=server.host,
         port=server.port,
-        threads=workers_of(config) + server.max_waiting_requests + SPARE_THREADS,
+        threads=workers_of(config) + server.max_waiting_requests + SPARE_THREADS + server.live_streams,
         max_connections=server.max_connections,
         max_connections_per_address=server.max_connections_per_address,
         max_body_bytes=server.max_body_megabytes * MEGABYTE,
@@ -302,16 +303,18 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         gallery = open_gallery(config.data.folder, config, pack, space=space, is_checked=True)  # by _mend
         parts.callback(gallery.close)
         reembedding.note(gallery.database, pack.id)
-        history = History(gallery.database, gallery.pictures, clock=now_ms)
+        listeners = Listeners()
+        history = History(gallery.database, gallery.pictures, clock=now_ms, listeners=listeners)
         parts.callback(history.close)
         kept = config.history
         picture_bytes = kept.keep_megabytes * MEGABYTE
         parts.enter_context(kept_up(history, space, days=kept.keep_days, picture_bytes=picture_bytes))
-        listeners = Listeners()
         if config.history.keep_days:
             listeners.join(history_listener(history))
+        live = Live(config.server.live_streams, has_history=config.history.keep_days > 0)
+        listeners.join(live.listen)
         recognizer = build_recognizer(config, pack, analysers, gallery, listeners, Calibration(points))
-        site = _site(config, pack, recognizer, gallery, history, space)
+        site = _site(config, pack, recognizer, gallery, history, space, live)
         server = Server(application(site), server_limits(config))
         log.info("edge %s: pack %s on %s, %d workers", __version__, pack.id, interpreter, len(analysers))
         return _until_stopped(server, recognizer, ready, lambda: pack_is_due(config, pack))
@@ -326,7 +329,13 @@ def _mend(data_folder: Path) -> None:
 
 
 def _site(
-    config: Config, pack: Pack, recognizer: Recognizer, gallery: EmbeddedGallery, history: History, space: Space
+    config: Config,
+    pack: Pack,
+    recognizer: Recognizer,
+    gallery: EmbeddedGallery,
+    history: History,
+    space: Space,
+    live: Live,
 ) -> Site:
     """Return what the routes reach, tokens and keys opened."""
     access = open_access(config)
@@ -351,6 +360,7 @@ def _site(
         pack=pack,
         clock_ms=now_ms,
         restored_from=lambda: restoring.restored_from(config.data.folder),
+        live=live,
         pace=Pace(config.server.requests_per_token_per_second),
     )
 

@@ -128,6 +128,12 @@ class PictureTooSmall(Refusal):
     message = "image is too small"
 
 
+class FaceRefused(Refusal):
+    """A photo whose face is not to be added to a person: it misses limits, or is somebody else's."""
+
+    message = "the face misses the limits of a new person"
+
+
 # --- what the box can bear ---
 
 
@@ -135,6 +141,12 @@ class TooBusy(Refusal):
     """As many requests are waiting as may wait."""
 
     message = "too many requests are waiting"
+
+
+class TooManyStreams(TooBusy):
+    """As many live streams are open as may be."""
+
+    message = "too many live streams"
 
 
 class StorageFull(Refusal):

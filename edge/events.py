@@ -20,6 +20,14 @@ class FaceSighted:
 
 
 @dataclass(frozen=True)
+class SightingRecorded:
+    """A sighting is in the history now, its picture under that name (None: none was kept)."""
+
+    sighting: Sighting
+    picture: str | None
+
+
+@dataclass(frozen=True)
 class PersonAdded:
     """A person is on disk now."""
 
@@ -50,7 +58,7 @@ class ListAlertRaised:
     score: float | None
 
 
-Event = FaceSighted | PersonAdded | PersonReplaced | ListAlertRaised
+Event = FaceSighted | SightingRecorded | PersonAdded | PersonReplaced | ListAlertRaised
 Listener = Callable[[Event], None]
 """Must return at once: whoever has work to do puts it in a queue of their own."""
 

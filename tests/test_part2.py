@@ -205,6 +205,14 @@ INVALID: dict[str, dict[str, Any]] = {
     "/person/reject": {"person_id": NOBODY, "sighting_id": "x"},
     "/person/reject/delete": {"person_id": NOBODY},
     "/person/rejections": {"person_id": NOBODY, "limit": 0},
+    "/person/photos": {"person_id": "x"},
+    "/person/photo/add": {"images": {"image": [b"x"]}, "person_id": NOBODY, "force": "1"},
+    "/person/photo/delete": {"person_id": NOBODY, "photo_id": "first"},
+    "/person/split": {"person_id": NOBODY, "photo_ids": []},
+    "/person/preview": {"images": {"image": [b"x"]}, "list_id": "x"},
+    "/person/find": {"text": ""},
+    "/unknowns": {"to": "tomorrow"},
+    "/unknowns/name": {"sighting_ids": []},
     "/person/lists": {"limit": 0},
     "/person/list/create": {"name": ""},
     "/person/list/update": {"list_id": NOBODY},
@@ -223,7 +231,14 @@ INVALID: dict[str, dict[str, Any]] = {
     "/token/delete": {"token_id": "x"},
     "/history": {"from": "yesterday"},
 }
-NOTHING_TO_GET_WRONG = {"/user/logout", "/tokens", "/images/<person_id>/<name>/<token>", "/health", "/openapi.json"}
+NOTHING_TO_GET_WRONG = {
+    "/user/logout",
+    "/tokens",
+    "/images/<person_id>/<name>/<token>",
+    "/health",
+    "/openapi.json",
+    "/events",
+}
 
 UNKNOWN: dict[str, dict[str, Any]] = {
     "/action": {"images": {"image": [b"x"]}, "person_list_search": NOBODY},
@@ -235,6 +250,14 @@ UNKNOWN: dict[str, dict[str, Any]] = {
     "/person/reject": {"person_id": NOBODY, "sighting_id": NOBODY},
     "/person/reject/delete": {"person_id": NOBODY, "sighting_id": NOBODY},
     "/person/rejections": {"person_id": NOBODY},
+    "/person/photos": {"person_id": NOBODY},
+    "/person/photo/add": {"images": {"image": [b"x"]}, "person_id": NOBODY},
+    "/person/photo/delete": {"person_id": NOBODY, "photo_id": "1"},
+    "/person/split": {"person_id": NOBODY, "photo_ids": ["1"]},
+    "/person/preview": {"images": {"image": [b"x"]}, "list_id": NOBODY},
+    "/person/find": {"text": "x", "list_id": NOBODY},
+    "/unknowns": {"list_id": NOBODY},
+    "/unknowns/name": {"sighting_ids": [NOBODY]},
     "/person/list/update": {"list_id": NOBODY, "name": "x"},
     "/person/list/delete": {"list_id": NOBODY},
     "/source/group/create": {"name": "x", "person_list_search": [{"id": NOBODY}]},
@@ -260,7 +283,7 @@ def test_every_route_has_an_invalid_use() -> None:
 
 
 def test_every_route_has_a_valid_use() -> None:
-    here = Path(__file__).read_text()
+    here = "".join(Path(__file__).with_name(name).read_text() for name in ("test_part2.py", "test_operator.py"))
     asked_for = {
         route.path for route in ROUTES if f'ok("{route.path}"' in here or f'ok(\n        "{route.path}"' in here
     }
@@ -299,7 +322,12 @@ def asked(client: Client, route: Route, method: str | None = None) -> requests.R
     """The route with a body that is none of its own, the token in a header."""
     url = f"{client.url}/v1{route.path}"
     headers = {"token": client.token} if client.token else {}
-    return client.session.request(method or route.methods[0], url, json={}, headers=headers, timeout=60)
+    answer = client.session.request(
+        method or route.methods[0], url, json={}, headers=headers, timeout=60, stream=route.path == "/events"
+    )
+    if answer.headers["Content-Type"].startswith("text/event-stream"):
+        answer.close()  # it would go on for ever
+    return answer
 
 
 @pytest.mark.parametrize("route", SCOPED, ids=by_path)
@@ -494,6 +522,14 @@ BEYOND: list[tuple[str, dict[str, Any]]] = [
     ("/person/rejections", {"list_id": "main", "person_id": NOBODY}),
     ("/history", {"list_id": "main"}),
     ("/history", {"source_id": NOBODY}),
+    ("/person/photos", {"list_id": "main", "person_id": NOBODY}),
+    ("/person/photo/delete", {"list_id": "main", "person_id": NOBODY, "photo_id": "1"}),
+    ("/person/split", {"list_id": "main", "person_id": NOBODY, "photo_ids": ["1"]}),
+    ("/person/preview", {"images": {"image": [b"x"]}, "list_id": "main"}),
+    ("/person/find", {"list_id": "main", "text": "x"}),
+    ("/unknowns", {"list_id": "main"}),
+    ("/unknowns", {"source_id": NOBODY}),
+    ("/unknowns/name", {"list_id": "main", "sighting_ids": [NOBODY]}),
     *((route.path, {}) for route in ROUTES if route.administers),
 ]
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from edge.errors import Refusal, StorageFull, invalid
+from edge.events import Listeners, SightingRecorded
 from edge.gallery import sightings
 from edge.gallery.database import Database
 from edge.gallery.lists import the_list
@@ -42,6 +43,9 @@ ROWS_A_ROUND = 20_000
 FULL_LOG_SECONDS = 60.0
 """Between two lines of the log that sightings are not kept: the disk is full for all of them alike."""
 
+RESUMED, RESUMED_OF = 500, 10_000
+"""Sightings that a stream is resumed with, at most, and the newest of the history that they are looked for among."""
+
 DAY_MS = 86_400_000
 
 
@@ -62,14 +66,19 @@ class History:
         pictures: Pictures,
         *,
         clock: Callable[[], int],
+        listeners: Listeners | None = None,
         queue_limit: int = QUEUE_LIMIT,
         batch_seconds: float = BATCH_SECONDS,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start the thread that writes. `clock` gives milliseconds since 1970; ages are by a time that is trusted."""
+        """Start the thread that writes. `clock` gives milliseconds since 1970; ages are by a time that is trusted.
+
+        `listeners` are told of every sighting once it is on disk.
+        """
         self._database = database
         self._pictures = pictures
         self._clock = clock
+        self._listeners = listeners or Listeners()
         self._trusted = TrustedTime(sightings.kept_time(database.read()), follows_back=True, monotonic=monotonic)
         self._queue_limit = queue_limit
         self._batch_seconds = batch_seconds
@@ -166,6 +175,10 @@ class History:
             unused -= {names[number] for number in names if written[number]}
         finally:
             self._pictures.delete(unused)
+        for number, one in enumerate(batch):
+            if written[number]:
+                recorded = replace(one, picture=None, embedding=None, pack_id=None)
+                self._listeners.tell(SightingRecorded(recorded, names.get(number)))
 
     def _stamped(self, sighting: Sighting) -> Sighting:
         """Return the sighting with a time from which it can age: a clock in 1970 would have it removed at once."""
@@ -212,6 +225,28 @@ class History:
     def sighting(self, sighting_id: str) -> StoredSighting | None:
         """Return the sighting, None if there is none of that id (or it waits to be written, for a second at most)."""
         return sightings.find(self._database.read(), sighting_id)
+
+    def after(
+        self, sighting_id: str, *, list_id: str | None = None, source_id: str | None = None
+    ) -> tuple[StoredSighting, ...] | None:
+        """Return what was written after that sighting, oldest first, 500 at most; None if there is none of that id.
+
+        Of the newest 10,000 sightings: who has missed more reads the pages. Raises ListNotFound.
+        """
+        connection = self._database.read()
+        known = sightings.find(connection, sighting_id)
+        if known is None:
+            return None
+        return tuple(
+            sightings.written_after(
+                connection,
+                known.number,
+                list_number=None if list_id is None else the_list(connection, list_id)[0],
+                source_id=source_id,
+                window=RESUMED_OF,
+                limit=RESUMED,
+            )
+        )
 
     # --- forgetting ---
 

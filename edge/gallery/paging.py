@@ -18,12 +18,15 @@ def page(rows_after: Callable[[int, int], Sequence[tuple[int, Item]]], cursor: s
     Raises InvalidSchema for a cursor that no page had.
     """
     limit = min(max(1, limit), PAGE_LIMIT)
-    rows = rows_after(0 if cursor is None else _number(cursor), limit + 1)
+    rows = rows_after(row_number(cursor), limit + 1)
     shown = rows[:limit]
     return Page(tuple(item for _, item in shown), str(shown[-1][0]) if len(rows) > limit else None)
 
 
-def _number(cursor: str) -> int:
+def row_number(cursor: str | None) -> int:
+    """Return the number of the row behind which the page begins; 0 for the first. Raises InvalidSchema."""
+    if cursor is None:
+        return 0
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
         raise invalid("cursor", "not one that a page gave")
     return int(cursor)

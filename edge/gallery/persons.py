@@ -32,6 +32,11 @@ SELECT_PERSONS_AFTER = (
     f"{_SELECT} WHERE persons.list = :list AND persons.number > :after ORDER BY persons.number LIMIT :limit"
 )
 
+SELECT_FIELDS_AFTER = "SELECT number, fields FROM persons WHERE number > :after ORDER BY number LIMIT :limit"
+SELECT_FIELDS_OF_LIST_AFTER = (
+    "SELECT number, fields FROM persons WHERE list = :list AND number > :after ORDER BY number LIMIT :limit"
+)
+
 INSERT_PERSON = (
     "INSERT INTO persons (person_id, list, group_id, source_id, created_ms, updated_ms, fields, features,"
     " yaw_degrees, pitch_degrees, roll_degrees, score)"
@@ -166,6 +171,18 @@ def persons_after(
     return [(row[0], _person(row)) for row in connection.execute(SELECT_PERSONS_AFTER, columns)]
 
 
+def fields_after(
+    connection: sqlite3.Connection, list_number: int | None, number: int, limit: int
+) -> list[tuple[int, str]]:
+    """Return number and fields (as they are stored: JSON in ASCII) of up to `limit` persons of greater numbers.
+
+    Of a list, or of all where it is None; in the order of their numbers.
+    """
+    columns = {"list": list_number, "after": number, "limit": limit}
+    statement = SELECT_FIELDS_AFTER if list_number is None else SELECT_FIELDS_OF_LIST_AFTER
+    return connection.execute(statement, columns).fetchall()
+
+
 def insert(transaction: sqlite3.Connection, list_number: int, person: Person) -> int:
     """Write a new person; return the number."""
     columns = {"person_id": person.person_id, "list": list_number, "created_ms": person.created_ms}
@@ -194,17 +211,22 @@ def delete(transaction: sqlite3.Connection, number: int) -> Removed:
     removed = _templates_of(transaction, number)
     sightings = transaction.execute(SELECT_SIGHTINGS_OF_PERSON, {"person": number}).fetchall()
     rejected = transaction.execute(SELECT_REJECTED_VECTORS, {"person": number}).fetchall()
-    (has_shed,) = transaction.execute(SELECT_HAS_SHED, {"person": number}).fetchone()
+    is_shed = has_shed(transaction, number)
     transaction.execute(DELETE_PERSON, {"number": number})
     names = [name for name, _ in sightings if name is not None]
     vectors = {vector for _, vector in sightings if vector is not None} | {vector for (vector,) in rejected}
     needles = [part for vector in vectors for part in traces.slices(vector)]
-    return removed + Removed((), tuple(names), (*needles, *(name.encode() for name in names)), not has_shed)
+    return removed + Removed((), tuple(names), (*needles, *(name.encode() for name in names)), not is_shed)
 
 
 def note_shed(transaction: sqlite3.Connection, number: int) -> None:
     """Remember that a row with a vector has gone whose bytes nobody looks for now."""
     transaction.execute(UPDATE_HAS_SHED, {"person": number})
+
+
+def has_shed(connection: sqlite3.Connection, number: int) -> bool:
+    """Whether rows with vectors of the person's have gone of which nobody knows the bytes."""
+    return bool(connection.execute(SELECT_HAS_SHED, {"person": number}).fetchone()[0])
 
 
 def insert_template(transaction: sqlite3.Connection, person: int, template: StoredTemplate) -> int:

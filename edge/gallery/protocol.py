@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from edge.gallery.sightings import StoredSighting
 from edge.types import (
     Candidate,
     Decision,
@@ -14,6 +15,7 @@ from edge.types import (
     NewPerson,
     Person,
     PersonList,
+    Photo,
     Rejection,
     Source,
     SourceDefaults,
@@ -223,6 +225,71 @@ class Gallery(Protocol):
 
     def rejections(self, list_id: str, person_id: str, cursor: str | None = None, limit: int = PAGE) -> Page[Rejection]:
         """Return a page of what was said not to be this person. Raises ListNotFound, ItemNotFound, InvalidSchema."""
+
+    def find_person(self, person_id: str) -> Person | None:
+        """Return the person, whichever list they are in, None if there is none of that id."""
+
+    def find_persons(
+        self, text: str, list_id: str | None = None, cursor: str | None = None, limit: int = PAGE
+    ) -> PersonPage:
+        """Return a page of the persons one of whose fields contains the text, in whatever case, in order of creation.
+
+        Of a list, or of all where it is None. A page may have fewer than `limit` and still a cursor: it ends after
+        200,000 persons looked at. Raises ListNotFound, InvalidSchema.
+        """
+
+    # --- photos ---
+
+    def photos(self, list_id: str, person_id: str) -> tuple[Photo, ...]:
+        """Return the person's intact templates, of whatever pack, oldest first. Raises ListNotFound, ItemNotFound."""
+
+    def delete_photo(self, list_id: str, person_id: str, photo_id: str) -> Person:
+        """Take a template and its picture away, for good; return the person as they are then.
+
+        Raises ListNotFound, ItemNotFound (the person, the photo), Conflict (nothing would be left that recognises the
+        person).
+        """
+
+    def split_person(self, list_id: str, person_id: str, photo_ids: Sequence[str], fields: Sequence[str]) -> Person:
+        """Make a new person of the same list of these templates, and return their record.
+
+        Sightings that are more like what goes than like what stays go along. Raises ListNotFound, ItemNotFound (the
+        person, a photo), Conflict (nothing would be left, or nothing of the active pack goes).
+        """
+
+    # --- strangers ---
+
+    def strangers(
+        self,
+        *,
+        list_id: str | None = None,
+        source_id: str | None = None,
+        first_ms: int | None = None,
+        last_ms: int | None = None,
+        limit: int,
+    ) -> list[StoredSighting]:
+        """Return the newest sightings of the active pack that are nobody's, with their vectors. Raises ListNotFound."""
+
+    def faces(self, sighting_ids: Sequence[str]) -> list[StoredSighting]:
+        """Return these sightings with their vectors (where they have one). Raises ItemNotFound."""
+
+    def name_strangers(
+        self,
+        list_id: str,
+        sighting_ids: Sequence[str],
+        templates: Sequence[Template],
+        *,
+        fields: Sequence[str] | None = None,
+        person_id: str | None = None,
+    ) -> Person:
+        """Let these sightings be of a new person of the list, or of the one of that id, who gets these templates.
+
+        At most 20 are kept, as `add_templates` chooses. What was said not to be the person among them is the person
+        after all. Raises ListNotFound, ItemNotFound (the person), PackMismatch, Conflict (a sighting is somebody
+        else's).
+        """
+
+    # --- pictures ---
 
     def picture(self, name: str) -> bytes | None:
         """Return a stored picture of a person or a sighting, None if there is none of that name."""

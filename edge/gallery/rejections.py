@@ -37,6 +37,9 @@ INSERT_REJECTION = (
 )
 UPDATE_REJECTION_CRC = "UPDATE rejections SET crc32 = :crc32 WHERE id = :id"
 UPDATE_REJECTIONS_SIGHTED = "UPDATE rejections SET sighted = :person WHERE sighted = :former"
+UPDATE_REJECTION_SIGHTED = (
+    "UPDATE rejections SET sighted = :person WHERE sighting_id = :sighting_id AND sighted IS :former"
+)
 DELETE_REJECTION = "DELETE FROM rejections WHERE sighting_id = :sighting_id AND person = :person"
 DELETE_REJECTIONS_OF_PERSON = "DELETE FROM rejections WHERE person = :person"
 
@@ -114,6 +117,12 @@ def take_over(transaction: sqlite3.Connection, person: int, former: int, kept: S
     for negative in kept:
         insert(transaction, person, negative)
     transaction.execute(UPDATE_REJECTIONS_SIGHTED, {"person": person, "former": former})
+
+
+def follow(transaction: sqlite3.Connection, sighting_ids: Sequence[str], person: int, former: int | None) -> None:
+    """Note that the faces of these sightings are the person's, no longer those of `former` (None: nobody's)."""
+    columns = [{"person": person, "sighting_id": one, "former": former} for one in sighting_ids]
+    transaction.executemany(UPDATE_REJECTION_SIGHTED, columns)
 
 
 def persons_with_negatives(connection: sqlite3.Connection) -> set[int]:

@@ -187,6 +187,27 @@ class Roster(Core):
             updated_ms=max(self._clock(), person.created_ms + 1),  # later, even where the clock was set back
         )
 
+    def _new_person(self, list_id: str, fields: Sequence[str], *, group_id: str | None) -> Person:
+        """Return the record of somebody who was not added by a frame: no pose, no features, no detector's score."""
+        now_ms = self._clock()
+        return Person(
+            person_id=self._identifiers.new(),
+            list_id=list_id,
+            group_id=group_id,
+            source_id=None,
+            created_ms=now_ms,
+            updated_ms=now_ms,
+            fields=tuple(fields),
+            features=(),
+            pose=None,
+            score=None,
+            picture=None,
+        )
+
+    def _record(self, number: int) -> Person:
+        """Return the record of that number, which was written a moment ago, under the lock."""
+        return _by_number(self.database.read(), number)
+
     # --- erasing ---
 
     def delete_persons(self, list_id: str, person_ids: Sequence[str]) -> int:

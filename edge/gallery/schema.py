@@ -201,7 +201,20 @@ def rejections(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def sightings_of_nobody(connection: sqlite3.Connection) -> None:
+    """Find the newest strangers without a walk over everybody's sightings, and those of a list or a source."""
+    connection.execute(
+        "CREATE INDEX sightings_of_nobody ON sightings (time_ms, list, source_id)"
+        " WHERE person IS NULL AND vector IS NOT NULL"
+    )
+
+
 Migration = Callable[[sqlite3.Connection], None]
 
-MIGRATIONS: tuple[Migration, ...] = (first_tables, lists_of_sources_and_ids_of_sightings, rejections)
+MIGRATIONS: tuple[Migration, ...] = (
+    first_tables,
+    lists_of_sources_and_ids_of_sightings,
+    rejections,
+    sightings_of_nobody,
+)
 """In order, for ever: `user_version` is how many of them a database has had."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,17 @@ INSERT_SIGHTING = (
 )
 
 # One statement for each index: the condition that narrows most is the one that SQLite can see, the others filter.
-_SELECT = (
+_COLUMNS = (
     "SELECT sightings.id, sightings.sighting_id, sightings.time_ms, lists.list_id, sightings.source_id,"
     " sightings.group_id, sightings.verdict, persons.person_id, sightings.score, sightings.threshold, sightings.box,"
     " sightings.reasons, sightings.picture"
+)
+_FROM = (
     " FROM sightings CROSS JOIN lists ON lists.number = sightings.list"
     " LEFT JOIN persons ON persons.number = sightings.person WHERE "
 )
+_SELECT = f"{_COLUMNS}{_FROM}"
+_SELECT_FACES = f"{_COLUMNS}, sightings.pack, sightings.vector, sightings.cohort_similarity{_FROM}"
 _PAGE = (
     "sightings.time_ms BETWEEN :first_ms AND :last_ms"
     " AND (sightings.time_ms < :before_ms OR sightings.id < :before_id)"
@@ -41,7 +45,25 @@ SELECT_BY_PERSON = f"{_SELECT}sightings.person = :person AND {_OF_LIST}{_OF_SOUR
 SELECT_BY_SOURCE = f"{_SELECT}sightings.source_id = :source_id AND {_OF_LIST}{_PAGE}"
 SELECT_BY_LIST = f"{_SELECT}sightings.list = :list AND {_PAGE}"
 SELECT_BY_TIME = f"{_SELECT}{_PAGE}"
+SELECT_WRITTEN_AFTER = (
+    f"{_SELECT}sightings.id > :after"
+    " AND (:list IS NULL OR sightings.list = :list) AND (:source_id IS NULL OR sightings.source_id = :source_id)"
+    " ORDER BY sightings.id LIMIT :limit"
+)
+SELECT_LAST_NUMBER = "SELECT coalesce(max(id), 0) FROM sightings"
 SELECT_BY_ID = f"{_SELECT}sightings.sighting_id = :sighting_id"
+SELECT_FACE_BY_ID = f"{_SELECT_FACES}sightings.sighting_id = :sighting_id"
+SELECT_OF_NOBODY = (
+    f"{_SELECT_FACES}sightings.person IS NULL AND sightings.vector IS NOT NULL AND +sightings.pack = :pack"
+    " AND sightings.time_ms BETWEEN :first_ms AND :last_ms"
+    " AND (:list IS NULL OR +sightings.list = :list) AND (:source_id IS NULL OR +sightings.source_id = :source_id)"
+    " ORDER BY sightings.time_ms DESC LIMIT :limit"
+)
+SELECT_VECTORS_OF_PERSON = (
+    "SELECT sighting_id, pack, vector, cohort_similarity FROM sightings WHERE person = :person AND vector IS NOT NULL"
+)
+SELECT_SAME_VECTOR = "SELECT 1 FROM sightings WHERE person = :person AND vector = :vector LIMIT 1"
+UPDATE_SIGHTING_PERSON = "UPDATE sightings SET person = :person WHERE sighting_id = :sighting_id AND person IS :former"
 SELECT_PERSON_NUMBER = "SELECT number FROM persons WHERE person_id = :person_id"
 
 SELECT_OLDEST = "SELECT id, time_ms, picture, picture_bytes FROM sightings ORDER BY time_ms, id LIMIT :limit"
@@ -160,6 +182,21 @@ def select(
     return [_stored(row) for row in connection.execute(statement, conditions)]
 
 
+def written_after(
+    connection: sqlite3.Connection,
+    number: int,
+    *,
+    list_number: int | None,
+    source_id: str | None,
+    window: int,
+    limit: int,
+) -> list[StoredSighting]:
+    """Return sightings that were written after the one of that number, oldest first, of the newest `window` rows."""
+    (last,) = connection.execute(SELECT_LAST_NUMBER).fetchone()
+    conditions = {"after": max(number, last - window), "list": list_number, "source_id": source_id, "limit": limit}
+    return [_stored(row) for row in connection.execute(SELECT_WRITTEN_AFTER, conditions)]
+
+
 def find(connection: sqlite3.Connection, sighting_id: str) -> StoredSighting | None:
     """Return the sighting, None if there is none of that id."""
     row = connection.execute(SELECT_BY_ID, {"sighting_id": sighting_id}).fetchone()
@@ -175,6 +212,51 @@ def sighted(connection: sqlite3.Connection, sighting_id: str) -> Sighted | None:
     if vector is None:
         return Sighted(person, None, None)
     return Sighted(person, pack_id, Embedding(np.frombuffer(vector, "<f4"), cohort_similarity))
+
+
+def face(connection: sqlite3.Connection, sighting_id: str) -> StoredSighting | None:
+    """Return the sighting with its vector (if it has one), None if there is none of that id."""
+    row = connection.execute(SELECT_FACE_BY_ID, {"sighting_id": sighting_id}).fetchone()
+    return None if row is None else _with_face(row)
+
+
+def of_nobody(
+    connection: sqlite3.Connection,
+    *,
+    pack_id: str,
+    list_number: int | None,
+    source_id: str | None,
+    first_ms: int | None,
+    last_ms: int | None,
+    limit: int,
+) -> list[StoredSighting]:
+    """Return sightings of that pack that are nobody's, with their vectors, newest first."""
+    conditions = {
+        "pack": pack_id,
+        "list": list_number,
+        "source_id": source_id,
+        "first_ms": -MAX_INTEGER if first_ms is None else first_ms,
+        "last_ms": MAX_INTEGER if last_ms is None else last_ms,
+        "limit": limit,
+    }
+    return [_with_face(row) for row in connection.execute(SELECT_OF_NOBODY, conditions)]
+
+
+def vectors_of_person(connection: sqlite3.Connection, person: int) -> list[tuple[str, str, Embedding]]:
+    """Return the id, the pack and the vector of each of the person's sightings that has one."""
+    rows = connection.execute(SELECT_VECTORS_OF_PERSON, {"person": person})
+    return [(id_, pack, Embedding(np.frombuffer(vector, "<f4"), cohort)) for id_, pack, vector, cohort in rows]
+
+
+def has_vector(connection: sqlite3.Connection, person: int, vector: bytes) -> bool:
+    """Whether a sighting of the person has that very vector."""
+    return connection.execute(SELECT_SAME_VECTOR, {"person": person, "vector": vector}).fetchone() is not None
+
+
+def give(transaction: sqlite3.Connection, sighting_ids: Iterable[str], person: int, former: int | None) -> None:
+    """Let these sightings, of `former` (None: nobody's), be the person's."""
+    columns = [{"person": person, "sighting_id": one, "former": former} for one in sighting_ids]
+    transaction.executemany(UPDATE_SIGHTING_PERSON, columns)
 
 
 def oldest(connection: sqlite3.Connection, limit: int) -> list[OldSighting]:
@@ -243,3 +325,11 @@ def _stored(row: tuple[Any, ...]) -> StoredSighting:
         reasons=tuple(Reason(**reason) for reason in json.loads(reasons)),
     )
     return StoredSighting(number, sighting, row[12])
+
+
+def _with_face(row: tuple[Any, ...]) -> StoredSighting:
+    stored, (pack_id, vector, cohort_similarity) = _stored(row), row[13:16]
+    if vector is None:
+        return stored
+    embedding = Embedding(np.frombuffer(vector, "<f4"), cohort_similarity)
+    return replace(stored, sighting=replace(stored.sighting, embedding=embedding, pack_id=pack_id))

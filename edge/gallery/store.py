@@ -1,7 +1,8 @@
 """The gallery of this box: SQLite is the truth, picture files lie beside it, an index per list is a cache of the rows.
 
-Here is what a recognition does; the rest is in its parts: core (the open folder), roster (persons), rejecting (who
-somebody is not), directory (lists, source groups, sources).
+Here is what a recognition does; the rest is in its parts: core (the open folder), roster (persons), photos (what they
+are recognised by), naming (strangers), finding (by words), rejecting (who somebody is not), directory (lists, source
+groups, sources).
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ from edge.gallery.calls import Call
 from edge.gallery.core import UPDATE_CLOCK
 from edge.gallery.directory import Directory
 from edge.gallery.draft import Change, Draft, DraftedList
+from edge.gallery.finding import Finding
+from edge.gallery.naming import Naming
+from edge.gallery.photos import Photos
 from edge.gallery.protocol import CANDIDATES, Counts, Decide, Gallery, Outcome, Probe, TemplatesWanted
 from edge.gallery.rejecting import Rejecting
-from edge.gallery.roster import Roster
 from edge.types import Candidate, Decision, Embedding, Person, Verdict
 
 __all__ = ["Counts", "Decide", "EmbeddedGallery", "Gallery", "Outcome", "Probe", "TemplatesWanted"]
 
 
-class EmbeddedGallery(Roster, Rejecting, Directory):
+class EmbeddedGallery(Photos, Naming, Finding, Rejecting, Directory):
     """The gallery in a data folder."""
 
     def identify(self, list_id: str, embedding: Embedding, persons: int = CANDIDATES) -> list[Candidate]:

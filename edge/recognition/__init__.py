@@ -10,9 +10,11 @@ from edge.recognition.faces import Seen
 from edge.recognition.fusion import FusionResult, RejectedPicture
 from edge.recognition.judging import CreateResult, FaceResult
 from edge.recognition.passages import Passages
+from edge.recognition.photos import PhotoRequest, Preview, Previewed
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.requests import ActionRequest, CompareRequest, DetectRequest, FusionRequest, VectorSearch
 from edge.recognition.room import Settings, Workers
+from edge.recognition.strangers import Group, NamingRequest, StrangersRequest
 
 __all__ = [
     "ActionRequest",
@@ -24,13 +26,19 @@ __all__ = [
     "FaceResult",
     "FusionRequest",
     "FusionResult",
+    "Group",
     "Inspected",
+    "NamingRequest",
     "Passages",
+    "PhotoRequest",
+    "Preview",
+    "Previewed",
     "Recognizer",
     "RejectedPicture",
     "Searched",
     "Seen",
     "Settings",
+    "StrangersRequest",
     "VectorSearch",
     "Workers",
 ]

@@ -8,15 +8,17 @@ from edge.events import Listeners
 from edge.gallery.identifiers import Identifiers
 from edge.gallery.protocol import Gallery
 from edge.matching import Calibration
-from edge.recognition import acting, comparing, enrolment, faces, fusion
+from edge.recognition import acting, comparing, enrolment, faces, fusion, photos, strangers
 from edge.recognition.acting import ActionResult, Searched
 from edge.recognition.comparing import Comparison, Inspected
 from edge.recognition.fusion import FusionResult
 from edge.recognition.judging import CreateResult
 from edge.recognition.passages import Passages
+from edge.recognition.photos import PhotoRequest, Preview
 from edge.recognition.requests import ActionRequest, CompareRequest, DetectRequest, FusionRequest, VectorSearch
 from edge.recognition.room import Room, Settings, Workers
-from edge.types import NewPersonLimits, PersonCreate
+from edge.recognition.strangers import Group, NamingRequest, StrangersRequest
+from edge.types import NewPersonLimits, Person, PersonCreate
 
 
 class Recognizer:
@@ -71,6 +73,22 @@ class Recognizer:
     def fuse(self, request: FusionRequest) -> FusionResult:
         """Add to what a person is recognised by; see fusion.fuse."""
         return fusion.fuse(self._room, request)
+
+    def preview(self, list_id: str, image: bytes) -> Preview:
+        """Look at a picture and keep nothing of it; see photos.preview."""
+        return photos.preview(self._room, list_id, image)
+
+    def add_photo(self, request: PhotoRequest) -> Person:
+        """Add a photo to a person; see photos.add_photo."""
+        return photos.add_photo(self._room, request)
+
+    def strangers(self, request: StrangersRequest) -> tuple[Group, ...]:
+        """Group who is nobody yet; see strangers.group."""
+        return strangers.group(self._room, request)
+
+    def name_strangers(self, request: NamingRequest) -> Person:
+        """Let sightings be somebody's; see strangers.name."""
+        return strangers.name(self._room, request)
 
     def threshold(self, list_size: int) -> float:
         """Return the score at which a face is a person of a list of that many, where nobody says otherwise."""

@@ -54,7 +54,8 @@ def _endpoint(site: Site, route: Route) -> Callable[..., bottle.HTTPResponse]:
             values = route.form.read(body, site.facts)
             if caller is not None:
                 _check_binding(caller, values)
-            answer = route.handler(Call(site, environ, parameters, caller, values, started))
+            call = Call(site, environ, parameters, caller, values, started, lambda: _is_admitted(site, route, environ))
+            answer = route.handler(call)
         except ListNotFound as error:
             answer = views.refusal(ItemNotFound(*error.mistakes) if route.lists_are_items else error)
         except Unusable as error:  # the box is broken, not the request; where its files lie is nobody's business
@@ -92,6 +93,18 @@ def _admitted(site: Site, route: Route, environ: Mapping[str, Any]) -> tuple[Cal
     return caller, body
 
 
+def _is_admitted(site: Site, route: Route, environ: Mapping[str, Any]) -> bool:
+    """Whether the token in the headers is still good for the route: for an answer that goes on and on."""
+    try:
+        caller = site.authenticator.from_headers(environ)
+        if caller is None:
+            return False
+        check_user(site.access, caller)
+    except Refusal:
+        return False
+    return any(caller.has(scope) for scope in route.scopes)
+
+
 def _check_caller(site: Site, route: Route, caller: Caller) -> None:
     check_user(site.access, caller)
     site.pace.admit(caller.token_id or caller.subject)  # a user's logins count together
@@ -115,7 +128,7 @@ def _response(answer: Answer) -> bottle.HTTPResponse:
     if answer.json is not None:
         content = json.dumps(answer.json, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     headers = {"Content-Type": answer.content_type, "Cache-Control": "no-store", **answer.headers}
-    return bottle.HTTPResponse(content, answer.status, headers)
+    return bottle.HTTPResponse(answer.stream or content, answer.status, headers)
 
 
 def _unrouted(error: bottle.HTTPError) -> bytes:

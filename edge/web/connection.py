@@ -16,6 +16,7 @@ import logging
 import re
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,8 @@ _FRAMING_BYTES = 65_536
 """Bytes of chunk sizes, extensions and trailers allowed before they are weighed against the body they frame."""
 _LEAST_TAKEN_BYTES = 65_536
 """A reader that takes less of a waiting answer in `idle_seconds` is cut: 3 KiB a second, far below any working LAN."""
+_LIVE_BYTES = 65_536
+"""Of an answer that goes on for ever, what may wait for its reader: its task waits with more, and lets things pass."""
 _LINGER_SECONDS = 5.0
 """A refused client may be sending still; closing at once would reset the connection and the answer would be lost."""
 _FORWARDED = ("FOR", "PROTO", "HOST", "PORT", "BY")
@@ -198,6 +201,9 @@ class _Task(WSGITask):
                 with contextlib.suppress(ClientDisconnected, OSError):
                     _RefusalTask(self.channel, self.request).service()
 
+        finally:
+            self.channel.live = None
+
     def build_response_header(self) -> bytes:
         # the last answer before a stop says so, unless requests that were received behind it are still to be answered
         if self.channel.server.draining and len(self.channel.requests) <= 1:
@@ -211,6 +217,7 @@ class _Task(WSGITask):
         # waitress's own proxy middleware answers 400 in its own words, and believes whatever is not even an address
         environ: WSGIEnvironment = super().get_environment()
         environ["SERVER_SOFTWARE"] = "edge"  # waitress: None, which WSGI forbids
+        environ["edge.live"] = self.channel.go_live
         forwarded = {name: environ.pop(f"HTTP_X_FORWARDED_{name}", "") for name in _FORWARDED}
         environ.pop("HTTP_FORWARDED", None)
         if environ["REMOTE_ADDR"] == self.channel.server.limits.trusted_proxy:
@@ -232,6 +239,7 @@ class Connection(HTTPChannel):
     requests: list[Any]  # received in full, the first of them in a worker's hands
     close_when_flushed: bool = False
     refused = False  # a worker refused a request that may not have been read to its end
+    live: Callable[[], None] | None = None  # the answer goes on for ever; what to call when it has to end
     discarding_until: float | None = None  # we have said our last word; what still comes is thrown away until then
 
     def __init__(self, server: Any, sock: socket.socket, addr: Any, adj: Adjustments, map: Any) -> None:
@@ -257,12 +265,58 @@ class Connection(HTTPChannel):
 
     def readable(self) -> bool:
         """Whether to read: also what is to be thrown away."""
-        return self.discarding_until is not None or super().readable()
+        return self.discarding_until is not None or self.live is not None or super().readable()
 
     def received(self, data: bytes) -> bool:
         """Parse what came, or throw it away."""
         self.touched = time.monotonic()
-        return self.discarding_until is None and super().received(data)
+        return self.discarding_until is None and self.live is None and super().received(data)
+
+    # --- an answer that goes on for ever ---
+
+    def go_live(self, over: Callable[[], None]) -> None:
+        """Send what the task writes as it is written, until the reader leaves; then, or at a stop, call `over`.
+
+        From the task's thread, before it writes. Reading goes on, so that it is seen when the reader leaves; one that
+        is there no more, or does not read, is cut after `idle_seconds`, by the kernel or by `sweep`.
+        """
+        patience_ms = int(self.server.limits.idle_seconds * 1000)
+        with contextlib.suppress(OSError):  # gone already: the loop says so
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LIVE_BYTES)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience_ms)
+        self.live = over
+        if self.server.draining or not self.connected:
+            over()
+        self.server.pull_trigger()  # the loop waits with what it was to wait for before
+
+    def write_soon(self, data: Any) -> int:
+        """Take data to be sent; where the answer goes on for ever send it at once, and wait for a slow reader."""
+        written: int = super().write_soon(data)
+        if self.live is not None:
+            self.server.pull_trigger()  # the loop flushes; waitress would gather more before
+            with self.outbuf_lock:
+                while self.connected and self.total_outbufs_len > _LIVE_BYTES:
+                    self.outbuf_lock.wait()
+            if not self.connected:
+                raise ClientDisconnected
+        return written
+
+    def handle_close(self) -> None:
+        """Close, and end an answer that would go on."""
+        super().handle_close()
+        over = self.live
+        if over is not None:
+            over()
+
+    def end_live(self) -> bool:
+        """End an answer that goes on for ever, at a stop; False if this is none (any more)."""
+        over = self.live
+        if over is None:
+            return False
+        over()
+        if self.total_outbufs_len > _LIVE_BYTES:  # its task waits for the reader
+            self.handle_close()
+        return True
 
     def send(self, data: bytes, do_close: bool = True) -> int:
         """Send and take note of how much the reader took."""
@@ -274,6 +328,8 @@ class Connection(HTTPChannel):
 
     def handle_write(self) -> None:
         """Flush; where waitress would then close after a refusal, stay to discard the rest of the request."""
+        if self.live is not None and self.total_outbufs_len:  # waitress waits for more while a task runs
+            self._flush_exception(self._flush_some_if_lockable)
         stay = self.refused and self.close_when_flushed
         if stay:
             self.close_when_flushed = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.web import lists, openapi, persons, recognise, service, sources, users
+from edge.web import lists, live, openapi, persons, photos, recognise, service, sources, unknowns, users
 from edge.web.site import ANY_SCOPE, GET, Call, Route, Told
 from edge.web.views import Answer
 
@@ -15,10 +15,13 @@ def described(call: Call) -> Answer:
 ROUTES: tuple[Route, ...] = (
     *recognise.ROUTES,
     *persons.ROUTES,
+    *photos.ROUTES,
+    *unknowns.ROUTES,
     *lists.ROUTES,
     *sources.ROUTES,
     *users.ROUTES,
     *service.ROUTES,
+    *live.ROUTES,
     Route(
         "/openapi.json",
         described,

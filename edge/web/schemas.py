@@ -229,6 +229,17 @@ SIGHTING = obj(
     URL,
 )
 
+PHOTO = obj(
+    {
+        "photo_id": TEXT,
+        "created": TIME,
+        "image_url": maybe(TEXT),
+        "is_portrait": TRUTH,
+        "model": TEXT,
+        "measures": obj({"sharpness": SCORE}),
+    }
+)
+
 REJECTION = obj({"person_id": UUID, "sighting_id": UUID, "created": TIME})
 
 REFUSAL = obj({"message": TEXT, "status": one_of("error", "failed")}, {"errors": MISTAKES})
@@ -252,6 +263,7 @@ COMPONENTS: Mapping[str, Schema] = {
     "Mistake": MISTAKE,
     "Person": PERSON,
     "PersonList": PERSON_LIST,
+    "Photo": PHOTO,
     "Reason": REASON,
     "Refusal": REFUSAL,
     "Rejection": REJECTION,

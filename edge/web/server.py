@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 _RECV_BYTES = 131_072
 """Bytes read at a time: a picture of 200 KB is two reads (waitress's 8 KiB halves the uploads a second)."""
 
+_LIVE_END_SECONDS = 0.5
+"""For answers that go on for ever to say at a stop that they end here."""
+
 
 class CannotListenError(OSError):
     """The address cannot be listened on; the message is a sentence for whoever configured it."""
@@ -188,6 +191,7 @@ class _Door(TcpWSGIServer):
         self.turn(0)  # what has arrived but was not read yet is in hand as well
         self.draining = True
         self.asyncore.dispatcher.close(self)  # only the listening socket: close() would take the workers' trigger too
+        self._end_live()
         while self._finish_connections() and time.monotonic() < deadline:
             self.turn(0.05)
         unfinished = self._finish_connections()
@@ -199,6 +203,15 @@ class _Door(TcpWSGIServer):
         while workers.threads and time.monotonic() < deadline:
             time.sleep(0.01)
         return not unfinished and not workers.threads
+
+    def _end_live(self) -> None:
+        """End the answers that go on for ever: nobody loses anything by that, so no time is theirs but a moment."""
+        deadline = time.monotonic() + _LIVE_END_SECONDS
+        while [c for c in list(self.active_channels.values()) if c.end_live()] and time.monotonic() < deadline:
+            self.turn(0.02)
+        for channel in list(self.active_channels.values()):
+            if channel.live is not None:
+                channel.handle_close()
 
     def _finish_connections(self) -> int:
         """Close whom we owe nothing; how many are still owed something."""

@@ -7,9 +7,8 @@ from typing import Any
 from edge import __version__, errors
 from edge.errors import AccessDenied, ItemNotFound
 from edge.gallery.protocol import PAGE
-from edge.gallery.sightings import StoredSighting
 from edge.gallery.space import MEGABYTE, State
-from edge.types import Scope
+from edge.types import Scope, Sighting
 from edge.web import schemas, views
 from edge.web.forms import LIST_ID, SOURCE_ID
 from edge.web.parameters import Form, Names, One
@@ -90,11 +89,13 @@ def history(call: Call) -> Answer:
         cursor=values[CURSOR] or None,
         limit=values[LIMIT] or PAGE,
     )
-    return ok(sightings=[_sighting(call, one) for one in page.sightings], cursor=page.cursor)
+    return ok(
+        sightings=[sighting_record(call, one.sighting, one.picture) for one in page.sightings], cursor=page.cursor
+    )
 
 
-def _sighting(call: Call, stored: StoredSighting) -> dict[str, Any]:
-    one = stored.sighting
+def sighting_record(call: Call, one: Sighting, picture: str | None) -> dict[str, Any]:
+    """Return a sighting as every route shows one; `picture` is its stored name."""
     answer: dict[str, Any] = {
         "id": one.sighting_id,
         "time": views.timestamp(one.time_ms),
@@ -108,8 +109,8 @@ def _sighting(call: Call, stored: StoredSighting) -> dict[str, Any]:
         "bbox": None if one.box is None else views.bbox(one.box),
         "reasons": [views.reason(why) for why in one.reasons],
     }
-    if stored.picture is not None:
-        answer["image_url"] = call.picture_url(one.sighting_id, stored.picture)
+    if picture is not None:
+        answer["image_url"] = call.picture_url(one.sighting_id, picture)
     return answer
 
 

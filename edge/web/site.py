@@ -22,6 +22,7 @@ from edge.web.body import BodyLimits
 from edge.web.forms import LIST_ID
 from edge.web.parameters import Facts, Form, Values
 from edge.web.views import Answer
+from edge.web.watching import Live
 
 KNOWN_FEATURES = frozenset(MEASURE_NAMES) - {"size", "inside"}
 """The features that the default pack serves honestly; size and inside have parameters and checks of their own."""
@@ -43,6 +44,7 @@ class Site:
     pack: Pack
     clock_ms: Callable[[], int]
     pace: Pace
+    live: Live
     restored_from: Callable[[], str | None] = lambda: None
     """The time of the backup that the gallery was restored from by itself; None: it was not, or that is known."""
     attempts: Attempts = field(default_factory=Attempts)
@@ -72,6 +74,8 @@ class Call:
     """What the route takes, checked."""
     started: float
     """On the monotonic clock."""
+    still_admitted: Callable[[], bool] = lambda: True
+    """Whether the token is still good: asked again and again by an answer that goes on."""
 
     @property
     def asker(self) -> Caller:
@@ -83,6 +87,13 @@ class Call:
     def list_id(self) -> str:
         """The list that is meant: the request's, else the token's, else the main list."""
         return self.values[LIST_ID] or self.asker.list_id or self.site.gallery.main_list_id
+
+    def list_of(self, person_id: str) -> str:
+        """Return the list that is meant where a person is named: the token's, else the one that the person is in."""
+        if self.asker.list_id is not None:
+            return self.asker.list_id
+        person = self.site.gallery.find_person(person_id)
+        return self.site.gallery.main_list_id if person is None else person.list_id
 
     @property
     def spent_ms(self) -> int:

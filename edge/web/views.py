@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,8 +41,10 @@ RETRY_AFTER_SECONDS: Mapping[type[Refusal], int] = {
     errors.TooManyAttempts: 60,
     errors.TooManyRequests: 1,
     errors.TooBusy: 1,
+    errors.TooManyStreams: 10,
 }
-"""Attempts are counted over a minute, a token's requests over a second; waiting pictures take about a second."""
+"""Attempts are counted over a minute, a token's requests over a second; waiting pictures take about a second; a
+page that watches is not closed every minute."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Answer:
     content: bytes = b""
     content_type: str = "application/json; charset=utf-8"
     headers: Mapping[str, str] = field(default_factory=dict)
+    stream: Iterable[bytes] | None = None
+    """Instead of content: what goes on for as long as the client listens; closed at the end if it can be."""
 
 
 def refusal(error: Refusal) -> Answer:

@@ -7,6 +7,7 @@ import http.client
 import json
 import logging
 import os
+import queue
 import socket
 import tempfile
 import threading
@@ -34,6 +35,8 @@ class Application:
         self.entered = threading.Semaphore(0)
         self.release = threading.Event()
         self.finished: list[str] = []
+        self.over = threading.Event()
+        self.pieces: queue.Queue[bytes] = queue.Queue()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
@@ -47,6 +50,10 @@ class Application:
         if path.startswith("/wait"):
             self.entered.release()
             self.release.wait(PATIENCE)
+        if path.startswith("/live"):
+            environ["edge.live"](self.over.set)
+            start_response("200 OK", [("Content-Type", "text/event-stream")])
+            return self.live(bytes(64 * 1024) if path == "/live/flood" else b"")
         answer = {"path": path, "bytes": len(body)}
         if path == "/environ":
             answer |= {k: v for k, v in environ.items() if isinstance(v, str)}
@@ -60,6 +67,19 @@ class Application:
             return self.half(content)
         self.finished.append(path)
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else content]
+
+    def live(self, flood: bytes) -> Iterator[bytes]:
+        """Go on until it is over: say `first`, then what a test puts into `pieces`, or a flood."""
+        yield b"first"
+        try:
+            while not self.over.is_set():
+                if flood:
+                    yield flood
+                with suppress(queue.Empty):
+                    yield self.pieces.get(timeout=0.02)
+            yield b"last"
+        finally:
+            self.finished.append("/live")
 
     def half(self, content: bytes) -> Iterator[bytes]:
         yield content[:5]
@@ -321,6 +341,94 @@ def test_a_slow_but_honest_reader_gets_everything() -> None:
             received += len(more)
             time.sleep(0.01)
         assert received > 40 * MIB
+
+
+# --- an answer that goes on for ever ---
+
+LIVE = GET.replace(b" / ", b" /live ")
+
+
+def read_piece(client: socket.socket) -> bytes:
+    """The next chunk of a chunked answer."""
+    line = b""
+    while not line.endswith(b"\r\n"):
+        line += client.recv(1)
+    size = int(line, 16)
+    content = b""
+    while len(content) < size + 2:
+        content += client.recv(size + 2 - len(content))
+    return content[:-2]
+
+
+def opened(run: Running, client: socket.socket, request: bytes = LIVE) -> None:
+    client.sendall(request)
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += client.recv(1)
+    assert b"200 OK" in head.split(b"\r\n")[0]
+    assert b"Transfer-Encoding: chunked" in head
+    assert read_piece(client) == b"first"
+
+
+def test_what_goes_on_is_sent_piece_by_piece_and_silence_does_not_end_it() -> None:
+    with running(idle_seconds=0.3, request_deadline_seconds=0.3) as run, connect(run) as client:
+        opened(run, client)
+        for piece in (b"a", b"b" * 100_000, b"c"):
+            time.sleep(0.5)  # longer than an idle connection may be
+            run.application.pieces.put(piece)
+            assert read_piece(client) == piece
+        assert not run.application.over.is_set()
+
+
+def test_it_ends_when_its_reader_leaves_though_nothing_is_written() -> None:
+    with running(threads=1) as run:
+        with connect(run) as client:
+            opened(run, client)
+        assert run.application.over.wait(PATIENCE)
+        assert eventually(lambda: run.application.finished == ["/live"])
+        assert ask(run, GET).status == 200  # its worker is free
+
+
+def test_it_ends_when_its_reader_takes_nothing_and_a_worker_is_held_up_meanwhile_no_longer() -> None:
+    with running(threads=1, idle_seconds=0.5) as run, connect(run, receive_buffer=4096) as client:
+        opened(run, client, LIVE.replace(b"/live", b"/live/flood"))
+        assert run.application.over.wait(PATIENCE)
+        assert eventually(lambda: run.application.finished == ["/live"])
+        assert ask(run, GET).status == 200
+
+
+def test_what_is_sent_behind_it_is_thrown_away() -> None:
+    with running() as run, connect(run) as client:
+        opened(run, client)
+        (channel,) = run.server._door.active_channels.values()
+        before = channel.touched
+        client.sendall(GET)
+        assert eventually(lambda: channel.touched > before)
+        run.application.pieces.put(b"more")
+        assert read_piece(client) == b"more"
+        assert len(channel.requests) == 1, "nothing piles up"
+        run.application.over.set()
+        assert read_piece(client) == b"last"
+        assert read_piece(client) == b""
+        assert is_closed(client)
+        assert run.application.finished == ["/live"]
+
+
+@pytest.mark.parametrize("seconds", [0, 60])
+def test_a_stop_ends_it_in_order_and_does_not_wait_for_it(seconds: float) -> None:
+    with running(stop_seconds=seconds) as run, connect(run) as client, connect(run) as other:
+        opened(run, client)
+        opened(run, other)
+        assert run.stopped() is True
+        for one in (client, other):
+            assert (read_piece(one), read_piece(one)) == (b"last", b"")
+
+
+def test_a_stop_cuts_one_whose_reader_takes_nothing() -> None:
+    with running(stop_seconds=60) as run, connect(run, receive_buffer=4096) as client:
+        opened(run, client, LIVE.replace(b"/live", b"/live/flood"))
+        assert run.stopped() is True
+        assert run.application.finished == ["/live"]
 
 
 def test_an_idle_connection_is_closed_without_a_word() -> None:
