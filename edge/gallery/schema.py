@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 
+from edge.gallery.acts import CREATE_AUDIT
+
 # Counts that /health and decisions need are kept by triggers: counting 100,000 rows for every request would be a scan,
 # and no code path can forget a trigger. `generation` changes with every change of a template, so that whatever was
 # derived from the templates (a saved index) can tell whether it is still true.
@@ -201,7 +203,12 @@ def rejections(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def audit(connection: sqlite3.Connection) -> None:
+    """Keep who added and replaced persons."""
+    connection.execute(CREATE_AUDIT)
+
+
 Migration = Callable[[sqlite3.Connection], None]
 
-MIGRATIONS: tuple[Migration, ...] = (first_tables, lists_of_sources_and_ids_of_sightings, rejections)
+MIGRATIONS: tuple[Migration, ...] = (first_tables, lists_of_sources_and_ids_of_sightings, rejections, audit)
 """In order, for ever: `user_version` is how many of them a database has had."""

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from edge import matching
-from edge.errors import ListNotFound, Refusal
+from edge.errors import ListNotFound, Refusal, StorageFull
 from edge.events import FaceSighted, ListAlertRaised, PersonAdded, PersonReplaced
 from edge.face.analysis import Analyser
-from edge.gallery.protocol import CANDIDATES, Outcome, Probe, TemplatesWanted
+from edge.gallery.protocol import CANDIDATES, Decide, Outcome, Probe, TemplatesWanted
 from edge.matching import Identification, Ranked, ThresholdPolicy
 from edge.recognition.faces import Seen, sighting_picture, template_of
 from edge.recognition.passages import Passed
@@ -142,9 +142,11 @@ def judge(
     """Search, decide and write in one step, and tell the listeners once it is on disk.
 
     Templates are dear and made off the gallery's lock, so only for the faces that turn out to be written: the gallery
-    says which, has written nothing then, and decides anew.
+    says which, has written nothing then, and decides anew. On a full disk whoever is known is still answered, and of
+    the others is said that there is no room. Raises StorageFull where nobody is known.
     """
     judged: dict[int, Identification] = {}
+    without_room: dict[int, Reason] = {}
 
     def decide(number: int, list_size: int, candidates: Sequence[Candidate]) -> Decision:
         judged[number] = matching.identify(candidates, judgement.policy.at(list_size), room.calibration)
@@ -155,6 +157,43 @@ def judge(
 
     alerts = [_alerts(room, judgement, subject) for subject in subjects]
     probes = [Probe(one.embedding, one.newcomer, None) for one in subjects]
+    try:
+        outcomes = _outcomes(room, judgement, probes, decide, template)
+    except StorageFull as full:
+        if len(subjects) == 1:
+            raise
+        reason = Reason("no_room", full.free_megabytes or 0, full.least_megabytes or 0)
+
+        def decide_without_room(number: int, list_size: int, candidates: Sequence[Candidate]) -> Decision:
+            decision = decide(number, list_size, candidates)
+            if decision.verdict is not Verdict.ADD:
+                return decision
+            without_room[number] = reason
+            return Decision(Verdict.REJECT)
+
+        outcomes = _outcomes(room, judgement, probes, decide_without_room, template)
+        if not any(outcome.decision.verdict is Verdict.MATCH for outcome in outcomes):
+            raise
+    results = (
+        _result(
+            outcome,
+            judged[number],
+            subjects[number],
+            judgement,
+            (*_too_short(room, subjects[number]), *([without_room[number]] if number in without_room else [])),
+        )
+        for number, outcome in enumerate(outcomes)
+    )
+    return tuple(
+        replace(result, sighting_id=_tell(room, judgement, subject, result, raised))
+        for subject, result, raised in zip(subjects, results, alerts, strict=True)
+    )
+
+
+def _outcomes(
+    room: Room, judgement: Judgement, probes: list[Probe], decide: Decide, template: TemplateOf
+) -> list[Outcome]:
+    """Ask the gallery, and make the templates that it wants, until it has decided and written."""
     outcomes: list[Outcome] | TemplatesWanted = TemplatesWanted(())
     while isinstance(outcomes, TemplatesWanted):
         for number in outcomes.numbers:
@@ -166,14 +205,7 @@ def judge(
             decide,
             max(judgement.persons, CANDIDATES),  # the runner-up counts, even where the best alone was asked for
         )
-    results = (
-        _result(outcome, judged[number], subjects[number], judgement, _too_short(room, subjects[number]))
-        for number, outcome in enumerate(outcomes)
-    )
-    return tuple(
-        replace(result, sighting_id=_tell(room, judgement, subject, result, raised))
-        for subject, result, raised in zip(subjects, results, alerts, strict=True)
-    )
+    return outcomes
 
 
 def _too_short(room: Room, subject: Subject) -> tuple[Reason, ...]:
@@ -187,9 +219,9 @@ def _result(
     identification: Identification,
     subject: Subject,
     judgement: Judgement,
-    too_short: tuple[Reason, ...],
+    hindrances: tuple[Reason, ...],
 ) -> FaceResult:
-    decision, reasons = outcome.decision, (*subject.reasons, *too_short)
+    decision, reasons = outcome.decision, (*subject.reasons, *hindrances)
     score, candidate = None, None
     if decision.verdict in (Verdict.MATCH, Verdict.REPLACE) and identification.matched:
         score = identification.matched.score

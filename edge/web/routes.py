@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.web import lists, openapi, persons, recognise, service, sources, users
+from edge.web import auditing, lists, openapi, persons, recognise, service, sources, users
 from edge.web.site import ANY_SCOPE, GET, Call, Route, Told
 from edge.web.views import Answer
 
@@ -19,6 +19,7 @@ ROUTES: tuple[Route, ...] = (
     *sources.ROUTES,
     *users.ROUTES,
     *service.ROUTES,
+    *auditing.ROUTES,
     Route(
         "/openapi.json",
         described,
