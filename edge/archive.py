@@ -20,7 +20,8 @@ from typing import IO, Any
 
 from edge import calibration
 from edge.errors import BackupUnusable, Mistake
-from edge.gallery import access_schema, schema, soundness
+from edge.gallery import access_schema, audit, schema, soundness
+from edge.gallery.audit import AUDIT_NAME
 from edge.gallery.core import PICTURES_NAME
 from edge.gallery.database import DATABASE_NAME, refusing_when_full
 from edge.packs import CHOICE_NAME
@@ -34,7 +35,11 @@ SETTINGS_NAME = "edge.conf"
 MANIFEST_NAME = "manifest.json"
 SEAL_NAME = "manifest.sha256"
 
-VERSIONS: Mapping[str, int] = {DATABASE_NAME: len(schema.MIGRATIONS), ACCESS_NAME: len(access_schema.MIGRATIONS)}
+VERSIONS: Mapping[str, int] = {
+    DATABASE_NAME: len(schema.MIGRATIONS),
+    ACCESS_NAME: len(access_schema.MIGRATIONS),
+    AUDIT_NAME: audit.VERSIONS,
+}
 """The databases, and the newest version of each that this program knows."""
 
 SMALL_BYTES = 1 << 20

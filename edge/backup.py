@@ -21,6 +21,7 @@ from edge import __version__, archive, calibration, durable
 from edge.archive import Manifest, Writer
 from edge.errors import BackupUnusable, GalleryUnusable, Mistake, StorageFull
 from edge.gallery import backup as rows
+from edge.gallery.audit import AUDIT_NAME
 from edge.gallery.core import PICTURES_NAME
 from edge.gallery.database import DATABASE_NAME, refusing_when_full
 from edge.packs import CHOICE_NAME
@@ -133,16 +134,18 @@ def _write(
     except FileNotFoundError:
         raise GalleryUnusable(message=f"there is no gallery in {data_folder}: nothing to back up") from None
     access = working / archive.ACCESS_NAME
-    with contextlib.suppress(FileNotFoundError):
-        rows.copy(data_folder / archive.ACCESS_NAME, access, mode="rw")
+    audit = working / AUDIT_NAME
+    for beside in (access, audit):
+        with contextlib.suppress(FileNotFoundError):
+            rows.copy(data_folder / beside.name, beside, mode="rw")
     names = [f"{PICTURES_NAME}/{name[:2]}/{name}.jpg" for name in rows.pictures(copy)]
-    _check_room(data_folder, working, [copy, access], names)
+    _check_room(data_folder, working, [copy, access, audit], names)
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         writer = Writer(file, now_ms // 1000)
         missing = _add_pictures(writer, data_folder, names, draw)
         erased = rows.follow_erasures(copy, data_folder / DATABASE_NAME, missing)
-        for path in (copy, access):
+        for path in (copy, access, audit):
             if path.exists():
                 _add_file(writer, path.name, path)
         measured = (data_folder / calibration.FOLDER_NAME).glob("*.json")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge import __version__, bench, cli_backup, cli_models, config, daemon, errors
+from edge import __version__, bench, cli_audit, cli_backup, cli_models, cli_tls, config, daemon, errors
 from edge.config import Config
 from edge.errors import ConfigMistakes, Refusal, invalid
 from edge.types import Scope, Token
@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = config.load(options.config, flags=options.set)
         daemon.set_up_logging(settings)
-        code: int = options.run(settings, options)
+        with cli_audit.kept(settings, options):
+            code: int = options.run(settings, options)
         return code
     except Refusal as refusal:
         print(f"edge: {refusal.message}", file=sys.stderr)
@@ -71,16 +72,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     revoke = actions.add_parser("revoke", parents=[common], help="revoke a token: it is refused from now on")
     revoke.add_argument("id", help="the token's id, as `edge token list` prints it")
-    revoke.set_defaults(run=_token_revoke)
+    revoke.set_defaults(run=_token_revoke, audited="edge token revoke")
     rotate = actions.add_parser(
         "rotate-key", parents=[common], help="let a new key sign temporary tokens and addresses"
     )
     rotate.add_argument("--now", action="store_true", help="end what older keys have signed, at once")
-    rotate.set_defaults(run=_token_rotate_key)
+    rotate.set_defaults(run=_token_rotate_key, audited="edge token rotate-key")
 
     actions.add_parser(
         "set-clock", parents=[common], help="after a clock that was far ahead: judge tokens by the present time again"
-    ).set_defaults(run=_token_set_clock)
+    ).set_defaults(run=_token_set_clock, audited="edge token set-clock")
 
     user = verbs.add_parser("user", help="make, list and remove the users who may log in")
     actions = user.add_subparsers(required=True, metavar="ACTION")
@@ -92,14 +93,16 @@ def _parser() -> argparse.ArgumentParser:
         choices=[scope.value for scope in Scope],
         help="what the user's tokens are good for; may be repeated (default: everything)",
     )
-    added.set_defaults(run=_user_add)
+    added.set_defaults(run=_user_add, audited="edge user add")
     actions.add_parser("list", parents=[common], help="list the users").set_defaults(run=_user_list)
     removed = actions.add_parser("remove", parents=[common], help="remove a user; their tokens are refused from now on")
     removed.add_argument("email", metavar="EMAIL", help="the address, as `edge user list` prints it")
-    removed.set_defaults(run=_user_remove)
+    removed.set_defaults(run=_user_remove, audited="edge user remove")
 
     cli_models.add_parsers(verbs, common)
     cli_backup.add_parsers(verbs, common)
+    cli_audit.add_parsers(verbs, common)
+    cli_tls.add_parsers(verbs, common)
 
     measured = verbs.add_parser("bench", parents=[common], help="measure what a frame costs on this machine")
     measured.add_argument("--picture", type=Path, metavar="FILE", help="a photo with a face to make frames of")
@@ -120,7 +123,7 @@ def _token_create_parser(create: argparse.ArgumentParser) -> None:
     create.add_argument("--source", metavar="SOURCE_ID", help="bind it to one source")
     create.add_argument("--expires", default="never", metavar="WHEN", help="a date (2027-01-31), days (90) or never")
     create.add_argument("--quiet", action="store_true", help="print the secret alone")
-    create.set_defaults(run=_token_create)
+    create.set_defaults(run=_token_create, audited="edge token create")
 
 
 def _serve(settings: Config, options: argparse.Namespace) -> int:
@@ -181,6 +184,7 @@ def _token_create(settings: Config, options: argparse.Namespace) -> int:
         _expiry_ms(options.expires),
         now_ms=daemon.now_ms(),
     )
+    options.ids.append(("token_id", token.token_id))
     if options.quiet:
         print(secret)
     else:
@@ -217,6 +221,7 @@ def _token_row(token: Token) -> tuple[str, ...]:
 def _token_revoke(settings: Config, options: argparse.Namespace) -> int:
     if not daemon.open_access(settings).revoke(options.id):
         raise invalid("id", f"no token {options.id}; `edge token list` shows them")
+    options.ids.append(("token_id", options.id))
     print("revoked")
     return 0
 
@@ -236,7 +241,8 @@ def _token_rotate_key(settings: Config, options: argparse.Namespace) -> int:
 def _user_add(settings: Config, options: argparse.Namespace) -> int:
     access = daemon.open_access(settings)
     scopes = frozenset(Scope(scope) for scope in options.scope or [scope.value for scope in Scope])
-    access.add_user(options.email, _password(), scopes, now_ms=daemon.now_ms())
+    user = access.add_user(options.email, _password(), scopes, now_ms=daemon.now_ms())
+    options.ids.append(("user_id", user.user_id))
     print(f"{options.email} may log in now")
     return 0
 
@@ -252,13 +258,14 @@ def _password() -> str:
 
 
 def _user_list(settings: Config, _: argparse.Namespace) -> int:
-    rows: list[tuple[str, ...]] = [("email", "scope", "created", "password set")]
+    rows: list[tuple[str, ...]] = [("email", "scope", "created", "password set", "id")]
     rows += [
         (
             user.email,
             "+".join(sorted(scope.value for scope in user.scopes)),
             _day(user.created_ms),
             _day(user.password_ms),
+            user.user_id,
         )
         for user in daemon.open_access(settings).users()
     ]
@@ -267,8 +274,11 @@ def _user_list(settings: Config, _: argparse.Namespace) -> int:
 
 
 def _user_remove(settings: Config, options: argparse.Namespace) -> int:
-    if not daemon.open_access(settings).remove_user(options.email):
+    access = daemon.open_access(settings)
+    there = {user.user_id for user in access.users()}
+    if not access.remove_user(options.email):
         raise invalid("email", f"no user {options.email}; `edge user list` shows them")
+    options.ids.extend(("user_id", one) for one in there - {user.user_id for user in access.users()})
     print("removed")
     return 0
 

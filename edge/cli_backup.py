@@ -9,7 +9,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from edge import backup, bar, catalogue, config, daemon, restoring
+from edge import backup, bar, catalogue, cli_audit, config, daemon, restoring
 from edge.archive import Manifest
 from edge.config import Config
 from edge.errors import PackUnusable, invalid
@@ -22,7 +22,7 @@ def add_parsers(verbs: Any, common: argparse.ArgumentParser) -> None:
     made = verbs.add_parser("backup", parents=[common], help="put everything into one file, the service running")
     made.add_argument("file", type=Path, nargs="?", metavar="FILE", help="to be made; it will hold faces and keys")
     made.add_argument("--auto", action="store_true", help="into the data folder, and remove the oldest there")
-    made.set_defaults(run=_backup)
+    made.set_defaults(run=_backup, audited="edge backup")
 
     put_back = verbs.add_parser("restore", parents=[common], help="put a backup back, the service stopped")
     put_back.add_argument("file", type=Path, nargs="?", metavar="FILE", help="as `edge backup` has made it")
@@ -55,10 +55,14 @@ def _restore(settings: Config, options: argparse.Namespace) -> int:
     if options.acknowledge == (options.file is not None):
         raise invalid("FILE", "name a backup, or say --acknowledge")
     if options.acknowledge:
-        print("noted" if restoring.acknowledge(data_folder) else "there is nothing to take note of")
+        noted = restoring.acknowledge(data_folder)
+        if noted:
+            cli_audit.note("edge restore", "acknowledged", folder=data_folder)
+        print("noted" if noted else "there is nothing to take note of")
         return EXIT_DONE
     restored = restoring.restore(options.file, data_folder, now_ms=daemon.now_ms())
     manifest = restored.manifest
+    cli_audit.note("edge restore", f"as it was at {manifest.made}", folder=data_folder)
     print(f"{data_folder} is as it was at {manifest.made}: {_counted(manifest)}")
     if restored.aside is not None:
         print(f"What was there before is in {restored.aside}: it holds faces, so delete it once it is of no use")

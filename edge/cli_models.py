@@ -45,10 +45,10 @@ def add_parsers(verbs: Any, common: argparse.ArgumentParser) -> None:
     shown.set_defaults(run=_show)
     added = actions.add_parser("add", parents=[common], help="check a pack, try it and copy it into the data folder")
     added.add_argument("source", type=Path, metavar="FOLDER|ZIP", help="with a pack.json in it")
-    added.set_defaults(run=_add)
+    added.set_defaults(run=_add, audited="edge models add")
     used = actions.add_parser("use", parents=[common], help="choose the pack that is to answer")
     used.add_argument("name", metavar="NAME", help="as `edge models list` prints it")
-    used.set_defaults(run=_use)
+    used.set_defaults(run=_use, audited="edge models use")
 
     measured = verbs.add_parser(
         "calibrate",
@@ -59,7 +59,7 @@ def add_parsers(verbs: Any, common: argparse.ArgumentParser) -> None:
     measured.add_argument(
         "--pack", metavar="NAME", help="as `edge models list` prints it (default: the one that answers)"
     )
-    measured.set_defaults(run=_calibrate)
+    measured.set_defaults(run=_calibrate, audited="edge calibrate")
 
     again = verbs.add_parser(
         "reembed",
@@ -67,7 +67,7 @@ def add_parsers(verbs: Any, common: argparse.ArgumentParser) -> None:
         help="make the persons' templates anew for the chosen pack, from the kept pictures, while the old one answers",
     )
     again.add_argument("--dry-run", action="store_true", help="only say how many, and who cannot be")
-    again.set_defaults(run=_reembed)
+    again.set_defaults(run=_reembed, audited="edge reembed")
 
 
 # --- packs ---

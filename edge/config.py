@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import dataclasses
 import difflib
+import ipaddress
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,6 +66,13 @@ def one_of(*choices: str) -> Parse:
     return parse
 
 
+def truth(text: str) -> bool:
+    """Parse true or false."""
+    if text.lower() not in ("true", "false"):
+        raise ValueError(f"'{text}' is neither true nor false")
+    return text.lower() == "true"
+
+
 def word_or(word: str, otherwise: Parse) -> Parse:
     """Parse the word as None, and anything else as a value."""
 
@@ -79,6 +88,17 @@ def text_up_to(most: int) -> Parse:
     def parse(text: str) -> str:
         if not 1 <= len(text) <= most:
             raise ValueError(f"must have 1 to {most} characters")
+        return text
+
+    return parse
+
+
+def text_to(most: int) -> Parse:
+    """Parse a text of 0..most characters."""
+
+    def parse(text: str) -> str:
+        if len(text) > most:
+            raise ValueError(f"must have {most} characters at most")
         return text
 
     return parse
@@ -115,9 +135,12 @@ class ServerConfig:
     """[server]."""
 
     host: str = _setting(text_up_to(255))
+    plain_http_on_the_network: bool = _setting(truth)
     port: int = _setting(whole(0, 65535))
     status_codes: str = _setting(one_of("documented", "cloud"))
     max_body_megabytes: int = _setting(whole(1, 256))
+    max_body_parts: int = _setting(whole(1, 10_000))
+    max_field_kilobytes: int = _setting(whole(1, 16_384))
     request_deadline_seconds: float = _setting(number(1, 600))
     idle_seconds: int = _setting(whole(1, 3600))
     stop_seconds: float = _setting(number(0, 80))
@@ -128,6 +151,15 @@ class ServerConfig:
     wrong_tokens_per_minute: int = _setting(whole(1, 100_000))
     live_streams: int = _setting(whole(0, 100))
     trusted_proxy: str = _setting(one_of("", "127.0.0.1", "::1"))
+
+
+@dataclass(frozen=True)
+class TlsConfig:
+    """[tls]."""
+
+    folder: Path = _setting(path)
+    pem: Path = _setting(path)
+    names: str = _setting(text_to(2000))
 
 
 @dataclass(frozen=True)
@@ -231,6 +263,15 @@ class TokensConfig:
 
     max_valid_days: int = _setting(whole(1, 3650))
     clock_leeway_seconds: int = _setting(whole(0, 3600))
+    signing_keys: str = _setting(one_of("file", "credential"))
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """[audit]."""
+
+    keep_days: int = _setting(whole(1, 36_500))
+    keep_megabytes: int = _setting(whole(1, 10_000))
 
 
 @dataclass(frozen=True)
@@ -245,6 +286,7 @@ class Config:
     """The settings in force; default.conf says what each is."""
 
     server: ServerConfig
+    tls: TlsConfig
     data: DataConfig
     models: ModelsConfig
     image: ImageConfig
@@ -256,6 +298,7 @@ class Config:
     history: HistoryConfig
     backup: BackupConfig
     tokens: TokensConfig
+    audit: AuditConfig
     log: LogConfig
 
     texts: Mapping[str, str] = dataclasses.field(repr=False)
@@ -264,6 +307,7 @@ class Config:
 
 _SECTIONS: Mapping[str, type[Any]] = {
     "server": ServerConfig,
+    "tls": TlsConfig,
     "data": DataConfig,
     "models": ModelsConfig,
     "image": ImageConfig,
@@ -275,6 +319,7 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "history": HistoryConfig,
     "backup": BackupConfig,
     "tokens": TokensConfig,
+    "audit": AuditConfig,
     "log": LogConfig,
 }
 
@@ -299,6 +344,8 @@ def load(file: Path | None = None, environment: Mapping[str, str] | None = None,
             else:
                 texts[name] = text.strip()
     sections = {section: _section(section, kind, texts, mistakes) for section, kind in _SECTIONS.items()}
+    if not mistakes:
+        mistakes += _in_the_open(sections["server"])
     if mistakes:
         raise ConfigMistakes(*mistakes)
     return Config(**sections, texts=texts)
@@ -358,6 +405,23 @@ def _section(section: str, kind: type[Any], texts: Mapping[str, str], mistakes: 
         except ValueError as error:
             mistakes.append(Mistake(name, str(error)))
     return kind(**values) if len(values) == len(dataclasses.fields(kind)) else None
+
+
+def _in_the_open(server: ServerConfig) -> list[Mistake]:
+    """Return the mistake of listening on the network without TLS, where nobody has said that this is meant."""
+    if server.plain_http_on_the_network or _is_loopback(server.host):
+        return []
+    reason = (
+        f"'{server.host}' is on the network, and there is no TLS: put a proxy before it (`edge tls init`) and keep"
+        " 127.0.0.1, or set server.plain_http_on_the_network = true"
+    )
+    return [Mistake("server.host", reason)]
+
+
+def _is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def _did_you_mean(name: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edge import __version__, archive, calibration, catalogue, packs, restoring
 from edge.config import Config
-from edge.errors import Mistake, PackUnusable
+from edge.errors import Mistake, PackUnusable, Unusable
 from edge.evaluation import Sampler
 from edge.events import Event, FaceSighted, Listener, Listeners
 from edge.face.analysis import Analyser
@@ -23,6 +23,7 @@ from edge.face.networks import Networks
 from edge.face.tflite import installed
 from edge.gallery import reembedding
 from edge.gallery.access import Access
+from edge.gallery.audit import Audit, pruner
 from edge.gallery.database import held
 from edge.gallery.history import History
 from edge.gallery.space import Space
@@ -32,7 +33,7 @@ from edge.matching import Calibration
 from edge.outbound import systemd
 from edge.recognition import Passages, Recognizer, Settings, Workers
 from edge.reembedding import PictureEmbedder, take_over
-from edge.types import Limit, OperatingPoint, Pack
+from edge.types import Actor, ActOutcome, Limit, OperatingPoint, Pack
 from edge.web.addresses import Signer
 from edge.web.app import application
 from edge.web.attempts import Pace, WrongTokens
@@ -76,6 +77,12 @@ def open_access(config: Config) -> Access:
     """Open the tokens, made if there are none: safe while the service runs."""
     make_data_folder(config.data.folder)
     return Access(config.data.folder / archive.ACCESS_NAME)
+
+
+def open_audit(config: Config, access: Access | None = None) -> Audit:
+    """Open the audit log, made if there is none: safe while the service runs."""
+    make_data_folder(config.data.folder)
+    return Audit(config.data.folder, now_ms=(access or open_access(config)).trusted_now(now_ms()))
 
 
 def set_clock(config: Config) -> None:
@@ -232,6 +239,17 @@ def server_limits(config: Config) -> ServerLimits:
     )
 
 
+def body_limits(config: Config) -> BodyLimits:
+    """Return what a body may cost."""
+    server = config.server
+    return BodyLimits(
+        body_bytes=server.max_body_megabytes * MEGABYTE,
+        parts=server.max_body_parts,
+        field_bytes=server.max_field_kilobytes * 1024,
+        text_bytes=max(BodyLimits.text_bytes, server.max_field_kilobytes * 1024),
+    )
+
+
 def open_gallery(
     folder: Path, config: Config, pack: Pack, *, space: Space | None = None, is_checked: bool = False
 ) -> EmbeddedGallery:
@@ -291,7 +309,7 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
     bound_memory()
     with contextlib.ExitStack() as parts:
         make_data_folder(config.data.folder)
-        _mend(config.data.folder)
+        mended = _mend(config.data.folder)
         pack = pack_in_force(config)
         points = operating_points(pack, config)
         interpreter, _ = installed(config.models.interpreter)
@@ -308,24 +326,44 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         parts.callback(history.close)
         kept = config.history
         picture_bytes = kept.keep_megabytes * MEGABYTE
-        parts.enter_context(kept_up(history, space, days=kept.keep_days, picture_bytes=picture_bytes))
+        access = open_access(config)
+        parts.callback(access.keep_mark)
+        audit = open_audit(config, access)
+        starting = Actor("edge serve", None, "the service", "", access.trusted_now(now_ms()))
+        audit.note_settings(starting, config.texts)
+        if mended is not None:
+            audit.note(starting, ActOutcome.DONE, detail=f"restored by itself, from the backup of {mended}")
+        hourly = pruner(
+            audit,
+            gallery.database,
+            lambda: access.trusted_now(now_ms()),
+            days=config.audit.keep_days,
+            most_bytes=config.audit.keep_megabytes * MEGABYTE,
+        )
+        keeping = kept_up(history, space, days=kept.keep_days, picture_bytes=picture_bytes, hourly=hourly)
+        parts.enter_context(keeping)
+        listeners = Listeners()
         if config.history.keep_days:
             listeners.join(history_listener(history))
         live = Live(config.server.live_streams, has_history=config.history.keep_days > 0)
         listeners.join(live.listen)
         recognizer = build_recognizer(config, pack, analysers, gallery, listeners, Calibration(points))
-        site = _site(config, pack, recognizer, gallery, history, space, live)
+        site = _site(config, pack, recognizer, gallery, history, space, live, access, audit)
         server = Server(application(site), server_limits(config))
         log.info("edge %s: pack %s on %s, %d workers", __version__, pack.id, interpreter, len(analysers))
         return _until_stopped(server, recognizer, ready, lambda: pack_is_due(config, pack))
 
 
-def _mend(data_folder: Path) -> None:
-    """Put the newest sound backup in the place of a broken gallery. Raises GalleryUnusable where that cannot be."""
+def _mend(data_folder: Path) -> str | None:
+    """Put the newest sound backup in the place of a broken gallery; return its time, None where nothing was broken.
+
+    Raises GalleryUnusable where that cannot be.
+    """
     fault = restoring.fault(data_folder)
     if fault is not None:
         systemd.notify(f"EXTEND_TIMEOUT_USEC={RESTORE_SECONDS * 1_000_000}")
-        restoring.restore_newest(data_folder, fault, now_ms=now_ms())
+        return restoring.restore_newest(data_folder, fault, now_ms=now_ms())
+    return None
 
 
 def _site(
@@ -336,15 +374,17 @@ def _site(
     history: History,
     space: Space,
     live: Live,
+    access: Access,
+    audit: Audit,
 ) -> Site:
     """Return what the routes reach, tokens and keys opened."""
-    access = open_access(config)
-    keys = KeyFile(config.data.folder / archive.KEYS_NAME)
+    keys = KeyFile(keys_path(config))
     return Site(
         recognizer=recognizer,
         gallery=gallery,
         history=history,
         access=access,
+        audit=audit,
         space=space,
         authenticator=Authenticator(
             keys,
@@ -355,7 +395,7 @@ def _site(
             on_denied=WrongTokens(config.server.wrong_tokens_per_minute).denied,
         ),
         signer=Signer(keys.secrets, valid_seconds=config.pictures.address_valid_hours * 3600),
-        body_limits=BodyLimits(body_bytes=config.server.max_body_megabytes * MEGABYTE),
+        body_limits=body_limits(config),
         cloud_codes=config.server.status_codes == "cloud",
         pack=pack,
         clock_ms=now_ms,
@@ -365,11 +405,31 @@ def _site(
     )
 
 
+def keys_path(config: Config) -> Path:
+    """Return the file of the signing keys: in the data folder, or a credential that systemd hands over.
+
+    Raises Unusable where it should and has not.
+    """
+    if config.tokens.signing_keys == "file":
+        return config.data.folder / archive.KEYS_NAME
+    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    path = Path(folder) / archive.KEYS_NAME
+    if not folder or not path.exists():
+        reason = (
+            f"is `credential`, and systemd hands over none of the name {archive.KEYS_NAME}: see systemd/edge.service"
+        )
+        raise Unusable(Mistake("tokens.signing_keys", reason))
+    return path
+
+
 def rotate_key(config: Config, *, at_once: bool) -> None:
     """Let a new key sign from now on, in the running service too.
 
     What the older ones have signed stays good until it expires, or with `at_once` is worth nothing any more.
     """
+    if config.tokens.signing_keys != "file":
+        reason = "the signing keys are a credential of systemd, which nothing here can change: see systemd/edge.service"
+        raise Unusable(Mistake("tokens.signing_keys", reason), message="the key was not changed")
     path = config.data.folder / archive.KEYS_NAME
     longest = max(config.tokens.max_valid_days * SECONDS_A_DAY, config.pictures.address_valid_hours * 3600)
     keep_ms = 0 if at_once else (longest + config.tokens.clock_leeway_seconds) * 1000

@@ -154,6 +154,18 @@ class StorageFull(Refusal):
 
     message = "storage is full"
 
+    def __init__(
+        self,
+        *mistakes: Mistake,
+        message: str | None = None,
+        free_megabytes: int | None = None,
+        least_megabytes: int | None = None,
+    ) -> None:
+        """`free_megabytes`, `least_megabytes`: what is free, and what must be; None: the disk itself has refused."""
+        super().__init__(*mistakes, message=message)
+        self.free_megabytes = free_megabytes
+        self.least_megabytes = least_megabytes
+
 
 # --- what stops a start or a command ---
 

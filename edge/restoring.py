@@ -22,6 +22,7 @@ from edge import archive, backup, calibration, durable
 from edge.archive import Manifest
 from edge.errors import BackupUnusable, GalleryBroken, GalleryUnusable
 from edge.gallery import saved, soundness
+from edge.gallery.audit import AUDIT_NAME
 from edge.gallery.core import PICTURES_NAME
 from edge.gallery.database import DATABASE_NAME, LOCK_NAME, Database, held, refusing_when_full
 from edge.gallery.spool import SPOOL_NAME
@@ -79,7 +80,9 @@ def restore(path: Path, data_folder: Path, *, now_ms: int) -> Restored:
         with _alone(data_folder):
             _finish(data_folder)
             aside = f"before-restore-{_stamp(now_ms)}"
-            manifest = _prepare(path, data_folder, _ALL_NAMES, aside, names=None)
+            # what has been done here stays known: only a box without an audit log takes the backup's
+            names = _ALL_NAMES if (data_folder / AUDIT_NAME).exists() else (*_ALL_NAMES, AUDIT_NAME)
+            manifest = _prepare(path, data_folder, names, aside, names=None)
             _finish(data_folder)
     except BaseException:
         if is_new:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -380,6 +380,49 @@ class Source:
     person_list_search: tuple[str, ...] = ()
 
 
+class ActOutcome(enum.Enum):
+    """How an act that the audit log keeps has ended."""
+
+    BEGUN = "begun"
+    """Not yet, or nobody knows: it was cut short."""
+    DONE = "done"
+    ADDED = "added"
+    REPLACED = "replaced"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who does something, and what: an entry of the audit log before it has ended."""
+
+    action: str
+    """The route, or the command's verb."""
+    caller_id: str | None
+    """Of the token, or of the user whom it was issued to; None: the command line, or the service itself."""
+    caller: str
+    """The token's name, or what else says who it is: never a person's."""
+    address: str
+    """Where the request came from; empty where nothing came over the network."""
+    time_ms: int
+    """By the time that is believed (see gallery.trusted_time)."""
+
+
+Ids = Sequence[tuple[str, str]]
+"""What an act was about: what an id names (`person_id`), and the id."""
+
+
+@dataclass(frozen=True)
+class Act:
+    """An entry of the audit log."""
+
+    number: int
+    actor: Actor
+    outcome: ActOutcome
+    ids: Ids
+    detail: str
+
+
 @dataclass(frozen=True)
 class NewPerson:
     """What is written when a face becomes a person, or replaces what was known of one."""
@@ -391,6 +434,8 @@ class NewPerson:
     """The detector's."""
     group_id: str | None
     source_id: str | None
+    actor: Actor | None = None
+    """Who adds them, for the audit log; None: nobody asks."""
 
 
 @dataclass(frozen=True)
@@ -577,6 +622,7 @@ class PersonCreate:
     drop_image: bool = False
     embedding_only: bool = False
     wanted: WantedParts = field(default_factory=WantedParts)
+    actor: Actor | None = None
 
 
 def unit(vector: NDArray[Any]) -> Vector:

@@ -47,11 +47,12 @@ def opened(folder: Path) -> Iterator[EmbeddedGallery]:
         gallery.close()
 
 
-def add(gallery: EmbeddedGallery, seed: int, picture: bytes | None = None) -> str:
+def add(gallery: EmbeddedGallery, seed: int, picture: bytes | None = None, newcomer: NewPerson | None = None) -> str:
     """Add the person of that seed; return the id."""
     embedding = Embedding(unit(np.random.default_rng(seed).normal(size=LENGTH)), 0.25)
     template = Template(embedding, PACK, 0.5, picture)
-    probe = Probe(embedding, NewPerson((f"person {seed}",), (), None, None, None, None), template)
+    newcomer = newcomer or NewPerson((f"person {seed}",), (), None, None, None, None)
+    probe = Probe(embedding, newcomer, template)
     (outcome,) = gallery.identify_or_enrol(gallery.main_list_id, [probe], lambda *_: Decision(Verdict.ADD))  # type: ignore[misc, union-attr]
     assert outcome.person is not None
     return outcome.person.person_id

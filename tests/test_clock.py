@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -128,6 +130,29 @@ def test_a_start_years_ahead_ends_no_token_and_no_history(service: WrongClock, p
     assert service.started_at(0).status(token) == 200
     answer = service.session.post(f"{service.url}/v1/history", headers={"token": token}, timeout=30).json()
     assert len(answer["sightings"]) == 1
+
+
+def test_health_says_that_the_clock_is_not_believed(service: WrongClock) -> None:
+    def clock() -> str:
+        return str(service.session.get(f"{service.url}/health", timeout=30).json()["clock"])
+
+    assert [service.started_at(shift) and clock() for shift in (0, 30 * DAY, in_1970(), DAY)] == [
+        "ok",
+        "ahead",
+        "behind",
+        "ok",
+    ]
+
+
+def test_an_orderly_stop_keeps_the_time_to_the_second(service: WrongClock) -> None:
+    service.started_at(0)
+    service.token("read")
+    began_ms = time.time() * 1000
+    while time.time() * 1000 < began_ms + 1:
+        time.sleep(0.01)
+    assert service.end() == 0
+    with contextlib.closing(sqlite3.connect(service.folder / "access.sqlite3")) as access:
+        assert access.execute("SELECT latest_ms FROM clock").fetchone()[0] > began_ms
 
 
 def test_the_way_back_is_for_a_service_that_is_stopped(service: WrongClock) -> None:

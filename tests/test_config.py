@@ -172,9 +172,24 @@ def test_anything_else_is_no_input_size(text: str) -> None:
     ("name", "most"), [("server.host", 255), ("models.pack", 100), ("gallery.main_list_name", 100)]
 )
 def test_a_name_has_a_length(name: str, most: int) -> None:
-    load(f"{name}={'n' * most}")
+    load(f"{name}={'n' * most}", "server.plain_http_on_the_network=true")
     for text in ("", " ", "n" * (most + 1)):
         assert mistakes(f"{name}={text}") == {name: f"must have 1 to {most} characters"}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_this_machine_alone_needs_no_tls(host: str) -> None:
+    assert load(f"server.host={host}").server.host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::", "box.example.org", "localhost.example.org"])
+def test_the_network_without_tls_must_be_meant(host: str) -> None:
+    reason = mistakes(f"server.host={host}")["server.host"]
+    assert f"'{host}' is on the network" in reason and "plain_http_on_the_network = true" in reason
+    assert load(f"server.host={host}", "server.plain_http_on_the_network=true").server.host == host
+    assert mistakes("server.plain_http_on_the_network=yes") == {
+        "server.plain_http_on_the_network": "'yes' is neither true nor false"
+    }
 
 
 def test_a_path_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:

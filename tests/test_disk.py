@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import signal
 import sqlite3
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from real_process import Service
 from small_disk import PAGE, SmallDisk, small_disk
 
@@ -65,6 +67,28 @@ def whole(folder: Path) -> set[str]:
     return persons
 
 
+def side_by_side(*photos: bytes) -> bytes:
+    pictures = [Image.open(io.BytesIO(photo)).convert("RGB") for photo in photos]
+    height = min(picture.height for picture in pictures)
+    pictures = [picture.resize((picture.width * height // picture.height, height)) for picture in pictures]
+    frame = Image.new("RGB", (sum(picture.width for picture in pictures), height))
+    for number, picture in enumerate(pictures):
+        frame.paste(picture, (sum(one.width for one in pictures[:number]), 0))
+    content = io.BytesIO()
+    frame.save(content, "JPEG", quality=95)
+    return content.getvalue()
+
+
+def answers_the_known_of_a_frame(service: Service, photos: dict[str, bytes], known: str) -> None:
+    frame = service.create(side_by_side(photos["obama-2"], photos["collins-1"]), multi="true")
+    assert (frame.status_code, frame.json()["persons_new"]) == (201, 0), frame.text
+    assert [one["person_id"] for one in frame.json()["matches"]] == [known]
+    ((reason,),) = (one["reasons"] for one in frame.json()["rejected"])
+    assert (reason["check"], reason["limit"]) == ("no_room", 64) and reason["value"] < 64
+    nobody_known = side_by_side(photos["collins-1"], photos["collins-1"])
+    assert service.create(nobody_known, multi="true").status_code == 507
+
+
 def test_a_disk_that_fills_up_under_the_service(disk: SmallDisk, service: Service, photos: dict[str, bytes]) -> None:
     service.start()
     admin = service.token("admin")
@@ -95,6 +119,7 @@ def test_a_disk_that_fills_up_under_the_service(disk: SmallDisk, service: Servic
     disk.fill(leaving=50 * MEGABYTE)
     until(lambda: state(service) == "full", "it has not noticed")
     refuses_who_is_new_and_knows_who_is_known()
+    answers_the_known_of_a_frame(service, photos, ids["obama-1"])
     started_again(signal.SIGTERM)
     refuses_who_is_new_and_knows_who_is_known()
 

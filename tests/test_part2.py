@@ -230,6 +230,7 @@ INVALID: dict[str, dict[str, Any]] = {
     "/token/update": {"token_id": NOBODY, "expires": "soon"},
     "/token/delete": {"token_id": "x"},
     "/history": {"from": "yesterday"},
+    "/audit": {"id": "somebody"},
 }
 NOTHING_TO_GET_WRONG = {
     "/user/logout",
@@ -933,3 +934,14 @@ def test_openapi_needs_a_token(admin: Client) -> None:
     assert admin.session.get(f"{admin.url}/openapi.json", timeout=30).status_code == 401
     document = admin.session.get(f"{admin.url}/openapi.json", headers={"token": admin.token}, timeout=30).json()
     assert json.dumps(document).count("/person/create") >= 1
+
+
+def test_the_audit_log_knows_who_made_what(admin: Client) -> None:
+    list_id = admin.ok("/person/list/create", name="audited")["list_id"]
+    (made,) = admin.ok("/audit", id=list_id)["acts"]
+    assert (made["action"], made["outcome"], made["ids"]) == (
+        "/person/list/create",
+        "done",
+        [{"names": "list_id", "id": list_id}],
+    )
+    assert admin.ok("/audit", action="/nothing") == {"status": "ok", "acts": [], "cursor": None, "lost": 0}

@@ -117,6 +117,26 @@ def test_what_it_refuses(service: Service) -> None:
     assert service.session.post(f"{service.url}/person/reject", json=one, headers=reader, timeout=30).status_code == 403
 
 
+def test_a_bound_token_names_sightings_of_its_own_list_and_source_alone(service: Service) -> None:
+    headers = {"token": service.token("admin")}
+    made = service.session.post(f"{service.url}/person/list/create", json={"name": "b"}, headers=headers, timeout=30)
+    other = made.json()["list_id"]
+    (mine,) = service.create(photo("obama-1"), list_id=other).json()["persons"]
+    (elsewhere,) = service.create(photo("biden-1")).json()["persons"]
+    body = {"person_id": mine["person_id"], "list_id": other}
+
+    def status(token: str, sighting_id: str) -> int:
+        one = {**body, "sighting_id": sighting_id}
+        answer = service.session.post(f"{service.url}/person/reject", json=one, headers={"token": token}, timeout=30)
+        return answer.status_code
+
+    bound = service.token("enrol", list=other)
+    assert status(bound, elsewhere["sighting_id"]) == 404
+    assert status(service.token("enrol", source=str(uuid.uuid1())), mine["sighting_id"]) == 404
+    assert status(bound, mine["sighting_id"]) == 200
+    assert status(service.camera, elsewhere["sighting_id"]) == 200
+
+
 def test_a_face_of_any_verdict_can_be_named(service: Service) -> None:
     content = service.create(photo("obama-1"), new_person_square_min=9999).json()
     (refused,) = content["rejected"]

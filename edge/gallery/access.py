@@ -28,7 +28,7 @@ from edge.gallery import passwords
 from edge.gallery.access_schema import MIGRATIONS
 from edge.gallery.identifiers import Identifiers
 from edge.gallery.space import Space
-from edge.gallery.trusted_time import TrustedTime
+from edge.gallery.trusted_time import LEAP_MS, TrustedTime
 from edge.types import Scope, Token, User
 
 BUSY_MS = 5000
@@ -261,6 +261,21 @@ class Access:
         if due:
             self._write_mark(latest_ms)
         return max(now_ms, latest_ms)
+
+    def trusted_now(self, now_ms: int) -> int:
+        """Return the time that is believed: it is not led ahead by a clock that has leapt, as `judged_now` is."""
+        return self._trusted.now(now_ms)
+
+    def leap_ms(self, now_ms: int) -> int:
+        """Return by how much the clock is ahead of the time that is believed (behind: less than 0); 0: it is right."""
+        ahead_ms = now_ms - self._trusted.now(now_ms)
+        return ahead_ms if abs(ahead_ms) > LEAP_MS else 0
+
+    def keep_mark(self) -> None:
+        """Write the latest time as it is now: at an orderly stop no clock gains the minutes since the last writing."""
+        latest_ms = self._trusted.latest_ms
+        if latest_ms:
+            self._write_mark(latest_ms)
 
     def set_clock(self, now_ms: int) -> None:
         """Forget any later time: the way back after a clock was far ahead for long. Only while no daemon runs."""

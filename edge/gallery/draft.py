@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge.errors import ItemNotFound, Mistake
-from edge.gallery import persons
+from edge.gallery import acts, persons
 from edge.gallery.index import ListIndex
 from edge.gallery.persons import Removed
 from edge.gallery.protocol import Outcome
 from edge.gallery.rejections import Negatives
-from edge.types import Candidate, Embedding, NewPerson, Person, Template
+from edge.types import Actor, ActOutcome, Candidate, Embedding, Ids, NewPerson, Person, Template
 
 FIRST_DRAFT_RANK = 1 << 62
 """Persons that are not written yet come behind those that are, where similarities tie."""
@@ -61,6 +61,7 @@ class Saved:
 
     persons: dict[str, DraftedPerson]
     size: int
+    acts: int
 
 
 class Draft:
@@ -80,6 +81,7 @@ class Draft:
         `connection` reads.
         """
         self.persons: dict[str, DraftedPerson] = {}
+        self._acts: list[tuple[Actor, ActOutcome, Ids]] = []
         self._searched = {one.list_id: one for one in searched}
         self._adding = adding
         self._cohort_weight = cohort_weight
@@ -99,11 +101,12 @@ class Draft:
     def saved(self) -> Saved:
         """Return how it is now, for `go_back`."""
         drafted = {person_id: dataclasses.replace(one) for person_id, one in self.persons.items()}
-        return Saved(drafted, 0 if self._adding is None else self._adding.size)
+        return Saved(drafted, 0 if self._adding is None else self._adding.size, len(self._acts))
 
     def go_back(self, saved: Saved) -> None:
         """Be as it was then."""
         self.persons = saved.persons
+        del self._acts[saved.acts :]
         if self._adding is not None:
             self._adding.size = saved.size
 
@@ -191,6 +194,7 @@ class Draft:
         rank = FIRST_DRAFT_RANK + len(self.persons)
         self.persons[person_id] = DraftedPerson(self._adding, None, rank, person, template)
         self._adding.size += 1
+        self._note(newcomer, ActOutcome.ADDED, person)
         return person
 
     def replace(
@@ -214,7 +218,14 @@ class Draft:
             picture=picture,
         )
         self.persons[person_id] = drafted
+        self._note(newcomer, ActOutcome.REPLACED, drafted.person)
         return drafted.person
+
+    def _note(self, newcomer: NewPerson, outcome: ActOutcome, person: Person) -> None:
+        if newcomer.actor is not None:
+            source = [] if newcomer.source_id is None else [("source_id", newcomer.source_id)]
+            ids = (("person_id", person.person_id), ("list_id", person.list_id), *source)
+            self._acts.append((newcomer.actor, outcome, ids))
 
     def _drafted(self, person_id: str, template: Template) -> DraftedPerson:
         found = self._found(person_id)
@@ -226,7 +237,9 @@ class Draft:
     # --- writing ---
 
     def write(self, transaction: sqlite3.Connection, now_ms: int) -> list[Change]:
-        """Write everything that was drafted."""
+        """Write everything that was drafted, and who asked for it."""
+        for actor, outcome, ids in self._acts:
+            acts.insert(transaction, actor, outcome, ids)
         return [self._written(transaction, one, now_ms) for one in self.persons.values()]
 
     def _written(self, transaction: sqlite3.Connection, drafted: DraftedPerson, now_ms: int) -> Change:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 
+from edge.gallery.acts import CREATE_AUDIT
+
 # Counts that /health and decisions need are kept by triggers: counting 100,000 rows for every request would be a scan,
 # and no code path can forget a trigger. `generation` changes with every change of a template, so that whatever was
 # derived from the templates (a saved index) can tell whether it is still true.
@@ -209,6 +211,11 @@ def sightings_of_nobody(connection: sqlite3.Connection) -> None:
     )
 
 
+def audit(connection: sqlite3.Connection) -> None:
+    """Keep who added and replaced persons."""
+    connection.execute(CREATE_AUDIT)
+
+
 Migration = Callable[[sqlite3.Connection], None]
 
 MIGRATIONS: tuple[Migration, ...] = (
@@ -216,5 +223,6 @@ MIGRATIONS: tuple[Migration, ...] = (
     lists_of_sources_and_ids_of_sightings,
     rejections,
     sightings_of_nobody,
+    audit,
 )
 """In order, for ever: `user_version` is how many of them a database has had."""

@@ -101,7 +101,7 @@ class Space:
         if room.state is State.FULL:
             free, kept = room.free_bytes // MEGABYTE, self._reserve_bytes // MEGABYTE
             reason = f"{free} MB are free, {kept} are kept for recognising and erasing; delete something or make room"
-            raise StorageFull(Mistake("data.folder", reason))
+            raise StorageFull(Mistake("data.folder", reason), free_megabytes=free, least_megabytes=kept)
 
     def _look(self) -> Room:
         try:

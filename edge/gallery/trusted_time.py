@@ -51,6 +51,12 @@ class TrustedTime:
             self._latest_ms, self._at = now, at
             return now
 
+    @property
+    def latest_ms(self) -> int:
+        """The time that is believed, by the monotonic clock alone; 0 where none was ever seen."""
+        with self._lock:
+            return self._latest_ms + int((self._monotonic() - self._at) * 1000) if self._latest_ms else 0
+
     def _is_believed(self, clock_ms: int, at: float) -> bool:
         if clock_ms < self._latest_ms and not (self._follows_back and clock_ms >= EARLIEST_MS):
             return False

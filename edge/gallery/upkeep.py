@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from edge.errors import Refusal
 from edge.gallery.history import History
@@ -22,8 +22,13 @@ ROOM_SECONDS = 2.0
 
 
 @contextlib.contextmanager
-def kept_up(history: History, space: Space, *, days: float, picture_bytes: int) -> Iterator[None]:
-    """Keep the history within its days and bytes every hour, and room on the disk every two seconds."""
+def kept_up(
+    history: History, space: Space, *, days: float, picture_bytes: int, hourly: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Keep the history within its days and bytes every hour, and room on the disk every two seconds.
+
+    `hourly`: what else is to be done so often.
+    """
     done = threading.Event()
 
     def run() -> None:
@@ -36,6 +41,7 @@ def kept_up(history: History, space: Space, *, days: float, picture_bytes: int) 
                 if time.monotonic() >= prune_at:
                     try:
                         _prune(history, days, picture_bytes)
+                        hourly()
                     finally:
                         prune_at = time.monotonic() + PRUNE_SECONDS
             except (Refusal, OSError) as error:  # the disk fails: later it may not, and frames go on being answered

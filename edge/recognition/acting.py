@@ -110,6 +110,7 @@ def _newcomer(request: ActionRequest, seen: Seen) -> NewPerson:
         score=seen.face.detection.score,
         group_id=request.group_id,
         source_id=request.source_id,
+        actor=request.actor,
     )
 
 

@@ -130,6 +130,7 @@ def _newcomer(request: PersonCreate, seen: Seen | None) -> NewPerson:
         score=seen.face.detection.score if seen else None,
         group_id=request.group_id,
         source_id=request.source_id,
+        actor=request.actor,
     )
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from edge import matching
-from edge.errors import ListNotFound, Refusal
+from edge.errors import ListNotFound, Refusal, StorageFull
 from edge.events import FaceSighted, ListAlertRaised, PersonAdded, PersonReplaced
 from edge.face.analysis import Analyser, Face
 from edge.face.quality import gate
-from edge.gallery.protocol import CANDIDATES, Outcome, Probe, TemplatesWanted
+from edge.gallery.protocol import CANDIDATES, Decide, Outcome, Probe, TemplatesWanted
 from edge.matching import Identification, Ranked, ThresholdPolicy
 from edge.recognition.faces import Seen, sighting_picture, template_of
 from edge.recognition.passages import Passed
@@ -155,10 +155,12 @@ def judge(
     """Search, decide and write in one step, and tell the listeners once it is on disk.
 
     What a face misses and what its template is are dear and found off the gallery's lock, so only for the faces that
-    nobody knows: the gallery says which, has written nothing then, and decides anew.
+    nobody knows: the gallery says which, has written nothing then, and decides anew. On a full disk whoever is known is
+    still answered, and of the others is said that there is no room. Raises StorageFull where nobody is known.
     """
     judged: dict[int, Identification] = {}
     missed = {number: one.reasons() for number, one in enumerate(subjects) if one.is_judged}
+    without_room: dict[int, Reason] = {}
 
     def decide(number: int, list_size: int, candidates: Sequence[Candidate]) -> Decision:
         judged[number] = matching.identify(candidates, judgement.policy.at(list_size), room.calibration)
@@ -169,14 +171,61 @@ def judge(
 
     alerts = [_alerts(room, judgement, subject) for subject in subjects]
     probes = [Probe(one.embedding, one.newcomer, one.template) for one in subjects]
+
+    def wanted(number: int) -> Template | None:
+        is_new = number not in missed
+        if is_new:
+            missed[number] = subjects[number].reasons()
+        return None if is_new and missed[number] else template(number)
+
+    try:
+        outcomes = _outcomes(room, judgement, probes, decide, wanted)
+    except StorageFull as full:
+        if len(subjects) == 1:
+            raise
+        reason = Reason("no_room", full.free_megabytes or 0, full.least_megabytes or 0)
+
+        def decide_without_room(number: int, list_size: int, candidates: Sequence[Candidate]) -> Decision:
+            decision = decide(number, list_size, candidates)
+            if decision.verdict is not Verdict.ADD:
+                return decision
+            without_room[number] = reason
+            return Decision(Verdict.REJECT)
+
+        outcomes = _outcomes(room, judgement, probes, decide_without_room, wanted)
+        if not any(outcome.decision.verdict is Verdict.MATCH for outcome in outcomes):
+            raise
+    results = (
+        _result(
+            outcome,
+            judged[number],
+            subjects[number],
+            judgement,
+            (*_too_short(room, subjects[number]), *([without_room[number]] if number in without_room else [])),
+        )
+        for number, outcome in enumerate(outcomes)
+    )
+    return tuple(
+        replace(result, sighting_id=_tell(room, judgement, subject, result, raised))
+        for subject, result, raised in zip(subjects, results, alerts, strict=True)
+    )
+
+
+def _outcomes(
+    room: Room,
+    judgement: Judgement,
+    probes: list[Probe],
+    decide: Decide,
+    template: Callable[[int], Template | None],
+) -> list[Outcome]:
+    """Ask the gallery until it has decided and written, with the templates that it wants.
+
+    `template` gives None where a closer look shows that the face will not be added.
+    """
     outcomes: list[Outcome] | TemplatesWanted = TemplatesWanted(())
     while isinstance(outcomes, TemplatesWanted):
         for number in outcomes.numbers:
-            is_new = number not in missed
-            if is_new:
-                missed[number] = subjects[number].reasons()
-            if not (is_new and missed[number]):
-                probes[number] = replace(probes[number], template=template(number))
+            probes[number] = replace(probes[number], template=template(number))
         outcomes = room.gallery.search_or_enrol(
             judgement.search_lists,
             judgement.add_list,
@@ -184,14 +233,7 @@ def judge(
             decide,
             max(judgement.persons, CANDIDATES),  # the runner-up counts, even where the best alone was asked for
         )
-    results = (
-        _result(outcome, judged[number], subjects[number], judgement, _too_short(room, subjects[number]))
-        for number, outcome in enumerate(outcomes)
-    )
-    return tuple(
-        replace(result, sighting_id=_tell(room, judgement, subject, result, raised))
-        for subject, result, raised in zip(subjects, results, alerts, strict=True)
-    )
+    return outcomes
 
 
 def _too_short(room: Room, subject: Subject) -> tuple[Reason, ...]:
@@ -205,10 +247,10 @@ def _result(
     identification: Identification,
     subject: Subject,
     judgement: Judgement,
-    too_short: tuple[Reason, ...],
+    hindrances: tuple[Reason, ...],
 ) -> FaceResult:
     decision = outcome.decision
-    reasons = (*subject.reasons(), *too_short) if decision.verdict is Verdict.REJECT else ()
+    reasons = (*subject.reasons(), *hindrances) if decision.verdict is Verdict.REJECT else ()
     score, candidate = None, None
     if decision.verdict in (Verdict.MATCH, Verdict.REPLACE) and identification.matched:
         score = identification.matched.score

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from edge.types import NewPersonLimits, PersonCreate, Source, Vector, WantedParts
+from edge.types import Actor, NewPersonLimits, PersonCreate, Source, Vector, WantedParts
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class ActionRequest:
     """Whether the caller may add persons at all."""
     only_list: str | None = None
     """The one list that the caller may use; None: any."""
+    actor: Actor | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from edge.errors import (
     ScopeMissing,
     Unusable,
 )
-from edge.web import views
+from edge.web import auditing, views
 from edge.web.auth import Caller
 from edge.web.body import Body, read_body
 from edge.web.parameters import Names, Values
@@ -54,8 +54,17 @@ def _endpoint(site: Site, route: Route) -> Callable[..., bottle.HTTPResponse]:
             values = route.form.read(body, site.facts)
             if caller is not None:
                 _check_binding(caller, values)
-            call = Call(site, environ, parameters, caller, values, started, lambda: _is_admitted(site, route, environ))
-            answer = route.handler(call)
+            call = Call(
+                site,
+                environ,
+                parameters,
+                caller,
+                values,
+                started,
+                still_admitted=lambda: _is_admitted(site, route, environ),
+                action=route.path,
+            )
+            answer = auditing.handled(route, call)
         except ListNotFound as error:
             answer = views.refusal(ItemNotFound(*error.mistakes) if route.lists_are_items else error)
         except Unusable as error:  # the box is broken, not the request; where its files lie is nobody's business

@@ -54,6 +54,14 @@ class Caller:
     """Of a temporary token."""
     expires_ms: int | None = None
 
+    @property
+    def identity(self) -> tuple[str | None, str]:
+        """The id and name that the audit log has for them: of the token, or of the user whom it was issued to."""
+        if self.token_id is not None:
+            return self.token_id, self.subject
+        user_id = self.subject.partition("@")[0]
+        return (user_id, "user") if SECRET.fullmatch(user_id) else (None, "user")
+
     def has(self, scope: Scope) -> bool:
         """Whether the token is good for that; one for `admin` is good for everything."""
         return scope in self.scopes or Scope.ADMIN in self.scopes

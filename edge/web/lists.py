@@ -7,12 +7,12 @@ from typing import Any
 from edge import errors
 from edge.errors import ItemNotFound, Mistake
 from edge.gallery.protocol import PAGE, PAGE_LIMIT
-from edge.types import PersonList, Scope
+from edge.types import Ids, PersonList, Scope
 from edge.web import schemas, views
 from edge.web.forms import LIST_ID
 from edge.web.parameters import Form, Names, Needed, One, Values
 from edge.web.persons import CURSOR, LIMIT
-from edge.web.site import DELETE, UPDATE, Call, Route, Told, ok
+from edge.web.site import DELETE, UPDATE, Call, Route, Told, always, ok
 from edge.web.values import Reader, text, uuid_text
 from edge.web.views import Answer
 
@@ -62,9 +62,17 @@ def list_update(call: Call) -> Answer:
 
 def list_delete(call: Call) -> Answer:
     """POST /person/list/delete: the list and everybody in it, for good."""
-    list_id = call.values[LIST_ID] or _named(call, call.values[MAYBE_NAME] or "")
+    list_id = _meant(call)
     deleted = call.site.gallery.delete_list(list_id)
     return ok(message=f"list {list_id} deleted", persons_deleted=deleted)
+
+
+def _meant(call: Call) -> str:
+    return call.values[LIST_ID] or _named(call, call.values[MAYBE_NAME] or "")
+
+
+def _about_list(call: Call) -> Ids:
+    return (("list_id", _meant(call)),)
 
 
 def _named(call: Call, name: str) -> str:
@@ -114,6 +122,7 @@ ROUTES = (
         form=CREATE,
         refusals=(errors.Conflict, errors.StorageFull),
         administers=True,
+        audited=always,
     ),
     Route(
         "/person/list/update",
@@ -126,6 +135,7 @@ ROUTES = (
         form=UPDATE_LIST,
         refusals=(errors.ItemNotFound, errors.Conflict, errors.StorageFull),
         administers=True,
+        audited=always,
     ),
     Route(
         "/person/list/delete",
@@ -138,5 +148,7 @@ ROUTES = (
         form=DELETE_LIST,
         refusals=(errors.ItemNotFound, errors.Conflict, errors.StorageFull),
         administers=True,
+        audited=always,
+        about=_about_list,
     ),
 )

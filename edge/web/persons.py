@@ -20,7 +20,7 @@ from edge.web.forms import (
     uncertain_is_below,
 )
 from edge.web.parameters import Flag, Form, Many, Maybe, Names, Needed, One, Pictures
-from edge.web.site import DELETE, UPDATE, Call, Route, Told, ok
+from edge.web.site import DELETE, UPDATE, Call, Route, Told, always, ok
 from edge.web.values import text, uuid_text, whole
 from edge.web.vectors import Vectors, vector
 from edge.web.views import Answer
@@ -204,8 +204,19 @@ def person_reject(call: Call) -> Answer:
     if call.environ["REQUEST_METHOD"] == "DELETE":
         return person_reject_undo(call)
     call.site.history.flush()  # what was answered a moment ago may still wait to be written
+    _check_sighting(call, call.values[SIGHTING_ID])
     rejection = call.site.gallery.reject(call.list_id, call.values[PERSON_ID], call.values[SIGHTING_ID])
     return ok(message="operation succeeded", rejection=views.rejection(rejection))
+
+
+def _check_sighting(call: Call, sighting_id: str) -> None:
+    """Refuse a sighting of another list or source than the token is bound to, as one that is not there."""
+    stored = call.site.history.sighting(sighting_id)
+    if stored is None:
+        return  # the gallery says so
+    asker, seen = call.asker, stored.sighting
+    if asker.list_id not in (None, seen.list_id) or asker.source_id not in (None, seen.source_id):
+        raise ItemNotFound(Mistake(SIGHTING_ID.name, f"no sighting {sighting_id}"))
 
 
 def person_reject_undo(call: Call) -> Answer:
@@ -243,6 +254,7 @@ ROUTES = (
         scopes=READ,
         form=PERSONS,
         refusals=(errors.ItemNotFound,),
+        audited=lambda values: values[THUMBS] or values[EMBEDDINGS],
     ),
     Route(
         "/person",
@@ -264,6 +276,7 @@ ROUTES = (
         scopes=ENROL,
         form=PERSON_UPDATE,
         refusals=(errors.ItemNotFound, errors.NothingToChange, errors.StorageFull),
+        audited=always,
     ),
     Route(
         "/person/delete",
@@ -275,6 +288,7 @@ ROUTES = (
         scopes=ENROL,
         form=PERSON_DELETE,
         refusals=(errors.ItemNotFound, errors.StorageFull),
+        audited=always,
     ),
     Route(
         "/person/fusion",
@@ -285,6 +299,7 @@ ROUTES = (
         scopes=ENROL,
         form=FUSION,
         refusals=(errors.ItemNotFound, errors.NothingToChange, errors.Conflict, errors.StorageFull),
+        audited=always,
     ),
     Route(
         "/person/reject",
@@ -296,6 +311,7 @@ ROUTES = (
         scopes=ENROL,
         form=REJECT,
         refusals=(errors.ItemNotFound, errors.Conflict, errors.PackMismatch, errors.StorageFull),
+        audited=always,
     ),
     Route(
         "/person/reject/delete",
@@ -307,6 +323,7 @@ ROUTES = (
         scopes=ENROL,
         form=REJECT,
         refusals=(errors.ItemNotFound, errors.StorageFull),
+        audited=always,
     ),
     Route(
         "/person/rejections",

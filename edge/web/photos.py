@@ -12,7 +12,7 @@ from edge.web import schemas, views
 from edge.web.forms import FIELDS_OF_PERSON, IMAGE, LIST_ID
 from edge.web.parameters import Flag, Form, Many, Names, Needed, One
 from edge.web.persons import CURSOR, LIMIT, PERSON_ID
-from edge.web.site import DELETE, Call, Route, Told, ok
+from edge.web.site import DELETE, Call, Route, Told, always, ok
 from edge.web.values import Kind, Unfit, text, uuid_text
 from edge.web.views import Answer
 
@@ -218,6 +218,7 @@ ROUTES = (
         "persons",
         scopes=ENROL,
         form=PHOTO_ADD,
+        audited=always,
         refusals=(
             errors.ItemNotFound,
             errors.UnknownPicture,
@@ -235,6 +236,7 @@ ROUTES = (
         methods=DELETE,
         scopes=ENROL,
         form=PHOTO_DELETE,
+        audited=always,
         refusals=(errors.ItemNotFound, errors.Conflict, errors.StorageFull),
     ),
     Route(
@@ -245,6 +247,7 @@ ROUTES = (
         "persons",
         scopes=ENROL,
         form=SPLIT,
+        audited=always,
         refusals=(errors.ItemNotFound, errors.Conflict, errors.StorageFull),
     ),
     Route(

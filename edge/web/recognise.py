@@ -41,7 +41,7 @@ def person_create(call: Call) -> Answer:
     if not request.embedding_only:
         call.asker.require(Scope.ENROL)
     list_id, source_id = call.asker.may_use(request.list_id, request.source_id)
-    request = replace(request, list_id=list_id, source_id=source_id)
+    request = replace(request, list_id=list_id, source_id=source_id, actor=call.actor)
     return views.person_created(
         call.site.recognizer.create(request),
         request,
@@ -108,6 +108,7 @@ def action(call: Call) -> Answer:
         wanted=wanted_parts(values),
         may_add=asker.has(Scope.ENROL),
         only_list=asker.list_id,
+        actor=call.actor,
     )
     result = call.site.recognizer.act(request)
     return views.acted(result, request.wanted, spent_ms=call.spent_ms, image_url=call.image_url)

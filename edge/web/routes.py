@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.web import lists, live, openapi, persons, photos, recognise, service, sources, unknowns, users
+from edge.web import auditing, lists, live, openapi, persons, photos, recognise, service, sources, unknowns, users
 from edge.web.site import ANY_SCOPE, GET, Call, Route, Told
 from edge.web.views import Answer
 
@@ -22,6 +22,7 @@ ROUTES: tuple[Route, ...] = (
     *users.ROUTES,
     *service.ROUTES,
     *live.ROUTES,
+    *auditing.ROUTES,
     Route(
         "/openapi.json",
         described,

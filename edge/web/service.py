@@ -28,10 +28,12 @@ def health(call: Call) -> Answer:
 
     `thresholds`: of the first lists, the main one before all, the threshold in force where neither request nor source
     says otherwise. `disk`: see gallery.space. `restored_from`: the time of the backup that stands in for a database
-    that was found broken, until `edge restore --acknowledge`.
+    that was found broken, until `edge restore --acknowledge`. `clock`: whether this box's clock has leapt, and so is
+    not believed (yet); see gallery.trusted_time.
     """
     site = call.site
     counts = site.gallery.counts()
+    leap_ms = site.access.leap_ms(site.clock_ms())
     room = site.space.room()
     shown = site.gallery.lists(None, HEALTH_LISTS).items
     return ok(
@@ -50,6 +52,7 @@ def health(call: Call) -> Answer:
         ],
         lists_not_shown=max(0, counts.lists - len(shown)),
         disk={"free_megabytes": room.free_bytes // MEGABYTE, "state": room.state.value},
+        clock="ok" if not leap_ms else "ahead" if leap_ms > 0 else "behind",
     )
 
 
@@ -138,6 +141,7 @@ HEALTH = schemas.obj(
                 "state": {"type": "string", "enum": [state.value for state in State]},
             }
         ),
+        "clock": schemas.one_of("ok", "ahead", "behind"),
     }
 )
 

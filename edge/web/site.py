@@ -9,11 +9,12 @@ from typing import Any
 
 from edge.errors import Refusal
 from edge.gallery.access import Access
+from edge.gallery.audit import Audit
 from edge.gallery.history import History
 from edge.gallery.protocol import Gallery
 from edge.gallery.space import Space
 from edge.recognition import Recognizer
-from edge.types import MEASURE_NAMES, Pack, Person, Scope
+from edge.types import MEASURE_NAMES, Actor, Ids, Pack, Person, Scope
 from edge.web import addresses
 from edge.web.addresses import Signer
 from edge.web.attempts import Attempts, Pace
@@ -36,6 +37,7 @@ class Site:
     gallery: Gallery
     history: History
     access: Access
+    audit: Audit
     space: Space
     authenticator: Authenticator
     signer: Signer
@@ -76,12 +78,29 @@ class Call:
     """On the monotonic clock."""
     still_admitted: Callable[[], bool] = lambda: True
     """Whether the token is still good: asked again and again by an answer that goes on."""
+    action: str = ""
+    """The route's path, as the audit log names what is done."""
 
     @property
     def asker(self) -> Caller:
         """Who asks, on a route that needs a token."""
         assert self.caller is not None, "a route with scopes is reached with a token alone"
         return self.caller
+
+    @property
+    def actor(self) -> Actor:
+        """Who asks for what, as the audit log keeps it."""
+        return self.actor_by(*self.asker.identity)
+
+    def actor_by(self, caller_id: str | None, caller: str) -> Actor:
+        """Return the same for a route that needs no token."""
+        return Actor(
+            action=self.action,
+            caller_id=caller_id,
+            caller=caller,
+            address=str(self.environ.get("REMOTE_ADDR", "")),
+            time_ms=self.site.access.trusted_now(self.site.clock_ms()),
+        )
 
     @property
     def list_id(self) -> str:
@@ -121,6 +140,20 @@ GET = ("GET",)
 """Older clients update with PUT and delete with DELETE; the body is read in every case."""
 
 
+Audited = Callable[[Values], bool]
+About = Callable[[Call], Ids]
+
+
+def never(_: Values) -> bool:
+    """Nothing is changed and nothing handed out in bulk."""
+    return False
+
+
+def always(_: Values) -> bool:
+    """It changes something."""
+    return True
+
+
 @dataclass(frozen=True)
 class Told:
     """An answer as /openapi.json tells it."""
@@ -150,6 +183,10 @@ class Route:
     """Changes what is beyond one list and one source, so no token that is bound to one may."""
     lists_are_items: bool = True
     """An unknown list is an unknown item, 404; otherwise as POST /person/create has it."""
+    audited: Audited = never
+    """Which of its requests the audit log keeps; enrolments are kept by the gallery, with the person."""
+    about: About | None = None
+    """The ids that a request is about, where its own parameters do not say, or may hold a secret."""
 
 
 def ok(status: int = 200, **content: Any) -> Answer:

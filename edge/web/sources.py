@@ -16,7 +16,7 @@ from edge.web.forms import FEATURE_CHECK, GROUP_ID, NEW_PERSON, new_person_limit
 from edge.web.parameters import Form, Many, Maybe, Names, Needed, One, json_text, nested
 from edge.web.persons import CURSOR, LIMIT
 from edge.web.recognise import LISTS
-from edge.web.site import DELETE, UPDATE, Call, Route, Told, ok
+from edge.web.site import DELETE, UPDATE, Call, Route, Told, always, ok
 from edge.web.values import Kind, Unfit, text, uuid_text
 from edge.web.views import Answer
 
@@ -303,6 +303,7 @@ ROUTES = (
         form=GROUP_CREATE,
         refusals=CHANGES,
         administers=True,
+        audited=always,
     ),
     Route(
         "/source/group/update",
@@ -315,6 +316,7 @@ ROUTES = (
         form=GROUP_UPDATE,
         refusals=(*CHANGES, errors.NothingToChange),
         administers=True,
+        audited=always,
     ),
     Route(
         "/source/group/delete",
@@ -327,6 +329,7 @@ ROUTES = (
         form=GROUP_DELETE,
         refusals=CHANGES,
         administers=True,
+        audited=always,
     ),
     Route(
         "/sources",
@@ -348,6 +351,7 @@ ROUTES = (
         form=SOURCE_CREATE,
         refusals=CHANGES,
         administers=True,
+        audited=always,
     ),
     Route(
         "/source/update",
@@ -360,6 +364,7 @@ ROUTES = (
         form=SOURCE_UPDATE,
         refusals=(*CHANGES, errors.NothingToChange),
         administers=True,
+        audited=always,
     ),
     Route(
         "/source/delete",
@@ -372,5 +377,6 @@ ROUTES = (
         form=SOURCE_DELETE,
         refusals=CHANGES,
         administers=True,
+        audited=always,
     ),
 )

@@ -13,7 +13,7 @@ from edge.web.forms import LIST_ID
 from edge.web.parameters import Form, Many, One
 from edge.web.persons import NEW_FIELDS
 from edge.web.service import FIRST, LAST, OF_LIST, OF_SOURCE, sighting_record
-from edge.web.site import Call, Route, Told, ok
+from edge.web.site import Call, Route, Told, always, ok
 from edge.web.values import uuid_text, whole
 from edge.web.views import Answer
 
@@ -132,6 +132,7 @@ ROUTES = (
         "strangers",
         scopes=frozenset({Scope.ENROL}),
         form=NAME,
+        audited=always,
         refusals=(ItemNotFound, errors.Conflict, errors.StorageFull),
     ),
 )

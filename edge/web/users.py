@@ -9,11 +9,11 @@ from typing import Any
 from edge import errors
 from edge.errors import AccessDenied, ItemNotFound, Mistake, Refusal, TooBusy, invalid
 from edge.gallery.access import EMAIL_LIMIT, PASSWORD_LEAST, PASSWORD_LIMIT, Access
-from edge.types import Scope, Token, User
+from edge.types import ActOutcome, Ids, Scope, Token, User
 from edge.web import schemas, views
 from edge.web.auth import DAY_SECONDS, Caller
 from edge.web.parameters import Form, Many, Needed, One, Values
-from edge.web.site import ANY_SCOPE, DELETE, UPDATE, Call, Route, Told, ok
+from edge.web.site import ANY_SCOPE, DELETE, UPDATE, Call, Route, Told, always, ok
 from edge.web.values import UUID, Kind, Reader, Unfit, moment_ms, text, uuid_text, whole
 from edge.web.views import Answer, InvalidCredentials
 
@@ -50,7 +50,9 @@ def login(call: Call) -> Answer:
     call.site.attempts.succeeded(address)
     days = call.values[VALID_DAYS_OF_LOGIN]
     seconds = None if days == 0 else (1 if days is None else days) * DAY_SECONDS
-    return ok(token=call.site.authenticator.issue(_subject(user), user.scopes, seconds))
+    token = call.site.authenticator.issue(_subject(user), user.scopes, seconds)
+    call.site.audit.note(call.actor_by(user.user_id, "user"), ActOutcome.DONE)
+    return ok(token=token)
 
 
 def _checked(access: Access, email: str, password: str) -> User | None:
@@ -205,6 +207,12 @@ def _token_id(call: Call) -> str:
     return known.token_id if known else call.values[TOKEN_ID]
 
 
+def _about_token(call: Call) -> Ids:
+    """Return the token's id: what was sent may be the token itself, which is nobody's to read."""
+    token_id = _token_id(call)
+    return (("token_id", token_id),) if any(one.token_id == token_id for one in call.site.access.tokens()) else ()
+
+
 def _no_token(call: Call) -> ItemNotFound:
     return ItemNotFound(Mistake(TOKEN_ID.name, "no token of that id"))
 
@@ -249,6 +257,7 @@ ROUTES = (
         "users",
         scopes=ANY_SCOPE,
         refusals=(errors.StorageFull,),
+        audited=always,
     ),
     Route(
         "/tokens",
@@ -275,6 +284,7 @@ ROUTES = (
         form=TOKEN_CREATE,
         refusals=(errors.ItemNotFound, errors.StorageFull),
         administers=True,
+        audited=always,
     ),
     Route(
         "/token/update",
@@ -287,6 +297,8 @@ ROUTES = (
         form=TOKEN_UPDATE,
         refusals=(errors.ItemNotFound, errors.StorageFull),
         administers=True,
+        audited=always,
+        about=_about_token,
     ),
     Route(
         "/token/delete",
@@ -299,5 +311,7 @@ ROUTES = (
         form=TOKEN_DELETE,
         refusals=(errors.ItemNotFound, errors.StorageFull),
         administers=True,
+        audited=always,
+        about=_about_token,
     ),
 )

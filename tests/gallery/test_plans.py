@@ -15,11 +15,13 @@ import pytest
 import edge.gallery
 from edge.gallery.database import Database
 
-OTHER_FILES = ("access", "spool")
+OTHER_FILES = ("access", "audit", "spool")
 """These have databases of their own."""
 MODULES = [module.name for module in pkgutil.iter_modules(edge.gallery.__path__) if module.name not in OTHER_FILES]
 READ_WHOLE = {"persons.SELECT_EVERY_TEMPLATE", "rejections.SELECT_EVERY_REJECTION", "backup.SELECT_NUMBERS"}
 """At a start, and by a backup, which is a process of its own."""
+READ_WHOLE |= {"acts.SELECT_FIRST_YOUNG", "acts.SELECT_LAST_TOO_MANY"}
+"""Once an hour, of a log of bounded size, by a reader that nobody waits for."""
 
 
 def statements() -> Iterator[tuple[str, str]]:
