@@ -19,6 +19,7 @@ import multipart
 from edge.errors import BodyTooLarge, MalformedBody, Mistake, UnsupportedBody
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
+COUNTED_CHARACTERS = 1 << 16  # of JSON at a time: what is past the limit is not counted to its end
 READ_BYTES = 1 << 16  # one read of the input; small beside any body, large beside a system call
 PART_HEADERS = 8  # a part of a form has two or three
 PART_HEADER_BYTES = 4096  # one line; the longest in practice holds a file's name
@@ -107,8 +108,7 @@ def parse_json(text: str, limits: BodyLimits) -> Any:
     Stricter than Python's own reader: no key twice, no NaN or Infinity, no half surrogates, and bounded in depth and
     number of values. MalformedBody says what is wrong, BodyTooLarge which limit is passed.
     """
-    if text.count(",") + text.count("[") + text.count("{") > limits.json_values:
-        raise too_large("body", f"more than {limits.json_values} JSON values")
+    _check_values(text, limits.json_values)
     try:
         value = json.loads(
             text,
@@ -326,6 +326,16 @@ def _json(chunks: Iterator[bytes], _: Mapping[str, str], limits: BodyLimits) -> 
     if not isinstance(value, dict):
         raise malformed("body", "must be a JSON object")
     return Body(json=value)
+
+
+def _check_values(text: str, most: int) -> None:
+    """Refuse more values before they are made, and stop counting there: 5,000,000 take a tenth of a second to count."""
+    counted = 0
+    for start in range(0, len(text), COUNTED_CHARACTERS):
+        end = start + COUNTED_CHARACTERS
+        counted += sum(text.count(sign, start, end) for sign in ",[{")
+        if counted > most:
+            raise too_large("body", f"more than {most} JSON values")
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -46,6 +46,7 @@ _LIVE_BYTES = 65_536
 """Of an answer that goes on for ever, what may wait for its reader: its task waits with more, and lets things pass."""
 _LINGER_SECONDS = 5.0
 """A refused client may be sending still; closing at once would reset the connection and the answer would be lost."""
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _FORWARDED = ("FOR", "PROTO", "HOST", "PORT", "BY")
 
 
@@ -135,6 +136,8 @@ class _Parser(HTTPRequestParser):
         fields = [line.partition(b":") for line in header_plus.split(b"\r\n")[1:]]
         names = [name.lower() for name, _, _ in fields]
         codings = [value.strip().lower() for name, _, value in fields if name.lower() == b"transfer-encoding"]
+        if _CONTROL.search(header_plus.partition(b"\r\n")[0]):
+            return _NOT_HTTP
         if self.version not in ("1.0", "1.1"):
             return _BAD_VERSION if self.version else _NOT_HTTP
         if re.search(rb"\r\n[ \t]", header_plus):
@@ -152,7 +155,7 @@ class _Parser(HTTPRequestParser):
             return self._large_body()
         if self.chunked:
             payload = len(self.body_rcv)
-            if payload > self.limits.max_body_bytes:
+            if payload + self.body_rcv.chunk_remainder > self.limits.max_body_bytes:
                 return self._large_body()
             if self.body_bytes_received - payload > _FRAMING_BYTES + payload // 8:
                 return _TINY_CHUNKS
@@ -262,6 +265,11 @@ class Connection(HTTPChannel):
     def in_hand(self) -> bool:
         """A complete request waits for its answer, or an answer for its reader."""
         return bool(self.requests or self.total_outbufs_len)
+
+    @property
+    def waiting_since(self) -> float:
+        """When the request that is being received began; where there is none, when a byte last came or went."""
+        return float(self.touched if self.request is None else self.request.started)
 
     def readable(self) -> bool:
         """Whether to read: also what is to be thrown away."""

@@ -20,6 +20,7 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,10 @@ _RECV_BYTES = 131_072
 
 _LIVE_END_SECONDS = 0.5
 """For answers that go on for ever to say at a stop that they end here."""
+_SPARED_SECONDS = 1.0
+"""A connection is not cut for another before it has had this long for its request."""
+_WAIT_FOR_ROOM_SECONDS = 0.1
+"""Between two looks for a connection to spare, where there was none: looking costs some 0.3 ms."""
 
 
 class CannotListenError(OSError):
@@ -55,8 +60,9 @@ class ServerLimits:
     threads: int
     """Workers running the application: a little above the inference pool, so that cheap routes need not wait for it."""
     max_connections: int = 1000
-    """Open connections. Slow clients cost a connection and not a worker: at 1,000 of them others were still served in
-    2 ms, in 31 MB. Each is a file descriptor: the process must be allowed a few hundred more."""
+    """Open connections; above, the slowest gives way. Slow clients cost a connection and not a worker: at 1,000 of them
+    others were still served in 2 ms, in 31 MB. Each is a file descriptor: the process must be allowed a few hundred
+    more."""
     max_connections_per_address: int = 64
     """Open connections of one remote address, refused with 429 above. A recorder that relays 32 cameras with two
     connections each fits; no single machine takes more than a fifteenth of the door."""
@@ -118,12 +124,13 @@ class _Door(TcpWSGIServer):
 
     def readable(self) -> bool:
         """Whether to accept; waitress also starts its cleanup here, by the wall clock: ours is in `turn`."""
-        room = len(self.active_channels) < self.limits.max_connections
-        if not room:
-            self._say("all %d connections are taken, new ones wait", self.limits.max_connections)
-        return room and self.accepting and time.monotonic() >= self._accept_after
+        return self.accepting and time.monotonic() >= self._accept_after
 
     def handle_accept(self) -> None:
+        if len(self.active_channels) >= self.limits.max_connections and not self._make_room():
+            self._accept_after = time.monotonic() + _WAIT_FOR_ROOM_SECONDS
+            self._say("all %d connections are taken, new ones wait", self.limits.max_connections)
+            return
         try:
             accepted = self.accept()
         except OSError as error:  # out of descriptors: the socket stays readable, and the loop would spin
@@ -142,6 +149,23 @@ class _Door(TcpWSGIServer):
             sock.close()
             return
         Connection(self, sock, address, self.adj, self._map)
+
+    def _make_room(self) -> bool:
+        """Cut one connection for a new one, if there is one to spare; whether there was.
+
+        The one that has been silent, or sending one request, for longest; first of an address that has half its share
+        or more. None that is owed an answer, and none in its first second: no camera's request needs that.
+        """
+        since = time.monotonic() - _SPARED_SECONDS
+        spare = [(c, c.waiting_since) for c in self.active_channels.values() if not c.in_hand]
+        held = Counter(channel.addr[0] for channel in self.active_channels.values())
+        many = max(2, self.limits.max_connections_per_address // 2)
+        late = [(held[channel.addr[0]] < many, at, channel) for channel, at in spare if at <= since]
+        if not late:
+            return False
+        self._say("all %d connections are taken, the latest are cut for new ones", self.limits.max_connections)
+        min(late, key=lambda one: one[:2])[2].handle_close()
+        return True
 
     def _is_crowded(self, address: str) -> bool:
         if address in self.limits.uncapped_addresses:

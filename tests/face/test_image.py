@@ -406,6 +406,14 @@ def test_a_png_without_its_end_is_cut_short() -> None:
 
 
 @pytest.mark.usefixtures("no_decoder")
+def test_a_png_whose_end_declares_content_never_reaches_the_decoder() -> None:
+    # OpenCV 5.0 makes room for all of it, 4 GB here, before it sees that it is not there
+    picture = png(64, 64)[:-12] + struct.pack(">I", 0xFFFFFF64) + b"IEND" + bytes(4)
+    with pytest.raises(UnknownPicture, match="a PNG whose end declares content"):
+        decode(picture)
+
+
+@pytest.mark.usefixtures("no_decoder")
 def test_a_bmp_that_ends_before_its_pixels_begin_is_cut_short() -> None:
     with pytest.raises(UnknownPicture, match="a BMP that is cut short"):
         decode(bmp_of(100, 100)[:50])
@@ -490,7 +498,7 @@ def test_a_jpeg_of_too_many_scans_is_refused(disguise: bytes) -> None:
 )
 @pytest.mark.usefixtures("no_decoder")
 def test_a_file_of_empty_segments_is_not_walked_for_ever(data: bytes) -> None:
-    with pytest.raises(UnknownPicture, match=r"of more than 100,000 (segments|chunks)"):
+    with pytest.raises(UnknownPicture, match=r"of more than 20,000 (segments|chunks)"):
         decode(data)
 
 

@@ -330,6 +330,27 @@ def test_while_the_clock_is_set_back_new_tokens_are_good_and_old_ones_go_on(auth
     assert good(auth, auth.issue("ann", frozenset({Scope.READ}), 60)).expires_ms == (NOW + 60) * 1000
 
 
+class Counted(Access):
+    """The same, and it knows how often it was asked."""
+
+    looks = 0
+
+    def is_revoked(self, jti: str) -> bool:
+        self.looks += 1
+        return super().is_revoked(jti)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["x", "eyJ.e30.", signed(exp=1), signed(key=Key(KEY.kid, b"x" * 32)), signed(iat=1 << 39)]
+)
+def test_a_wrong_token_costs_the_same_look_as_a_right_one(wrong: str, tmp_path: Path, clock: Clock) -> None:
+    counted = Counted(tmp_path / "access.sqlite3", monotonic=lambda: 0.0)
+    auth = Authenticator(Keys([KEY]), counted, clock)
+    with pytest.raises(AccessDenied):
+        auth.from_headers(bearer(wrong))
+    assert counted.looks == 1
+
+
 @pytest.mark.parametrize(
     "algorithm", ["none", "None", "NONE", "nOnE", "", "HS384", "HS512", "RS256", "ES256", "EdDSA", None, ["HS256"], 5]
 )

@@ -296,6 +296,12 @@ def test_what_is_just_within_the_limits_is_read() -> None:
     assert "4 JSON values" in refused(BodyTooLarge, b'{"a":[1,2,3,4]}', JSON, few)
 
 
+def test_values_of_json_are_counted_from_its_beginning_to_its_end() -> None:
+    few = BodyLimits(json_values=100_000)
+    assert read(b'{"a":[' + b"1," * 99_997 + b"1]}", JSON, few).json
+    assert "100000 JSON values" in refused(BodyTooLarge, b'{"a":[' + b"1," * 99_999 + b"1]}", JSON, few)
+
+
 def test_names_are_bounded() -> None:
     assert list(read(b"a" * 4096 + b"=1", FORM).texts) == ["a" * 4096]
     assert "a name longer" in refused(BodyTooLarge, b"a" * 4097 + b"=1", FORM)

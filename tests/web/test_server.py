@@ -503,6 +503,37 @@ def test_above_max_connections_new_ones_wait_for_their_turn() -> None:
         third.close()
 
 
+def test_above_max_connections_a_slow_sender_gives_way_to_a_new_one_and_whoever_is_served_does_not() -> None:
+    with running(max_connections=2) as run, connect(run) as busy, connect(run) as slow:
+        busy.sendall(b"GET /wait HTTP/1.1\r\nHost: edge\r\n\r\n")
+        assert run.application.entered.acquire(timeout=PATIENCE)
+        slow.sendall(b"POST / HTTP/1.1\r\nX: ")
+        with connect(run, "127.0.0.2") as new:
+            new.sendall(GET)
+            assert read_answer(new).status == 200
+            assert is_closed(slow)
+            run.application.release.set()
+            assert read_answer(busy).status == 200
+
+
+def test_an_address_with_half_its_share_gives_way_before_others() -> None:
+    with (
+        running(max_connections=3, max_connections_per_address=4) as run,
+        connect(run, "127.0.0.2") as lone,
+        connect(run) as first,
+        connect(run) as second,
+    ):
+        for client in (lone, first, second):
+            client.sendall(GET)
+            assert read_answer(client).status == 200
+        with connect(run, "127.0.0.3") as new:
+            new.sendall(GET)
+            assert read_answer(new).status == 200
+            assert is_closed(first)
+            lone.sendall(GET)
+            assert read_answer(lone).status == 200
+
+
 # --- bodies ---
 
 
@@ -601,6 +632,7 @@ MALFORMED = {
     "NUL": b"GET / HTTP/1.1\r\nHost: ed\0ge\r\n\r\n",
     "bare LF": b"GET / HTTP/1.1\nHost: edge\n\r\n\r\n",
     "URI that urlsplit cannot take": b"GET http://[ HTTP/1.1\r\nHost: edge\r\n\r\n",
+    "NUL in the target": b"GET /\0 HTTP/1.1\r\nHost: edge\r\n\r\n",
     "no version": b"GET /\r\n\r\n",
     "not HTTP at all": b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
     "bad chunk size": post(b"Transfer-Encoding: chunked", b"zz\r\n"),
@@ -630,6 +662,11 @@ def test_headers_above_the_limit() -> None:
     with running() as run:
         assert_refusal(ask(run, b"GET / HTTP/1.1\r\nHost: edge\r\nX: " + b"a" * 17_000), 431)
         assert ask(run, b"GET / HTTP/1.1\r\nHost: edge\r\nX: " + b"a" * 16_000 + b"\r\n\r\n").status == 200
+
+
+def test_a_chunk_that_declares_more_than_the_limit_is_refused_before_it_comes() -> None:
+    with running(max_body_bytes=1000) as run:
+        assert_refusal(ask(run, post(b"Transfer-Encoding: chunked", b"3e9\r\n")), 413)
 
 
 def test_unknown_transfer_coding() -> None:
