@@ -342,7 +342,6 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         )
         keeping = kept_up(history, space, days=kept.keep_days, picture_bytes=picture_bytes, hourly=hourly)
         parts.enter_context(keeping)
-        listeners = Listeners()
         if config.history.keep_days:
             listeners.join(history_listener(history))
         live = Live(config.server.live_streams, has_history=config.history.keep_days > 0)
