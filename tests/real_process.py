@@ -13,6 +13,8 @@ from typing import Any
 
 import requests
 
+ROOT_OF_PHOTOS = Path(__file__).parent / "photos"
+
 START_SECONDS = 60
 """A bound for a machine that does other things too, not a promise."""
 
@@ -23,6 +25,7 @@ class Service:
     def __init__(self, folder: Path, *settings: str) -> None:
         self.folder = folder
         self.settings = settings
+        self.program: Sequence[str] = ("-m", "edge")
         self.url = ""
         self.process: subprocess.Popen[str] | None = None
         self.session = requests.Session()
@@ -43,7 +46,7 @@ class Service:
         flags = [flag for setting in ("server.port=0", *self.settings) for flag in ("--set", setting)]
         self.log = (self.folder.parent / f"{self.folder.name}.log").open("a")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "edge", "serve", *flags],
+            [sys.executable, *self.program, "serve", *flags],
             env=self.environment(),
             stdout=subprocess.PIPE,
             stderr=self.log,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import io
-import json
-import os
 import random
 import signal
 import sqlite3
@@ -25,8 +22,6 @@ from PIL import Image
 from real_process import Service
 
 PHOTOS = Path(__file__).parent / "photos"
-KILL_ROUNDS = int(os.environ.get("EDGE_TEST_KILL_ROUNDS", "5"))
-"""EDGE_TEST_KILL_ROUNDS=30 is the long form."""
 
 
 def photo(name: str) -> bytes:
@@ -236,98 +231,6 @@ def test_what_was_told_to_systemd(service: Service, tmp_path: Path) -> None:
             while True:
                 rest.append(manager.recv(100))
         assert rest[-1] == b"STOPPING=1" or b"STOPPING=1" in rest
-
-
-# --- the power switch ---
-
-
-def test_kill_9_loses_nothing_that_was_answered_as_added(service: Service) -> None:
-    """Eight callers enrol until the process is killed at a random moment; then everything must be there."""
-    rng = random.Random(9)
-    told: dict[str, str] = {}
-    vectors: dict[str, list[float]] = {}
-    for number in range(KILL_ROUNDS):
-        service.start()
-        assert service.camera
-        for person_id, picture in _enrolled_until_killed(service, rng, number, vectors).items():
-            told[person_id] = picture
-        _check_what_is_on_disk(service.folder, told)
-    service.start()
-    for person_id, vector in rng.sample(sorted(vectors.items()), min(40, len(vectors))):
-        answer = requests.post(
-            f"{service.url}/v1/person/create",
-            data={"embedding": json.dumps(vector)},
-            headers={"token": service.camera},
-            timeout=30,
-        )
-        assert answer.status_code == 201, "somebody answered as added is not known"
-        assert answer.json()["matches"][0]["person_id"] == person_id
-    assert len(told) > 3 * KILL_ROUNDS, "too few were enrolled to show anything"
-
-
-def _enrolled_until_killed(
-    service: Service, rng: random.Random, number: int, vectors: dict[str, list[float]]
-) -> dict[str, str]:
-    """Return the persons that were answered as added, with the names of their pictures."""
-    added: dict[str, str] = {}
-    image = photo("biden-1")
-    stop = threading.Event()
-
-    def caller(which: int) -> None:
-        session = requests.Session()
-        mine = random.Random(f"{number} {which}")
-        while not stop.is_set():
-            vector = [mine.gauss(0, 1) for _ in range(128)]
-            try:
-                answer = session.post(
-                    f"{service.url}/v1/person/create",
-                    data={"embedding": json.dumps(vector)},
-                    files={"image": image},
-                    headers={"token": service.camera},
-                    timeout=30,
-                )
-            except requests.RequestException:
-                return
-            if answer.status_code == 200:
-                person = answer.json()["persons"][0]
-                added[person["person_id"]] = person["image_url"].split("/")[-2]
-                vectors[person["person_id"]] = vector
-
-    threads = [threading.Thread(target=caller, args=(which,)) for which in range(8)]
-    for thread in threads:
-        thread.start()
-    time.sleep(rng.uniform(0.2, 1.2))
-    service.end(signal.SIGKILL)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    return added
-
-
-def _check_what_is_on_disk(folder: Path, told: dict[str, str]) -> None:
-    """Look at the files themselves, after the start-up of a run that ends at once."""
-    service = Service(folder).start()
-    service.end()
-    connection = sqlite3.connect(folder / "gallery.sqlite3")
-    try:
-        templates = collections.Counter(
-            person for (person,) in connection.execute(
-                "SELECT person_id FROM persons LEFT JOIN templates ON templates.person = persons.number"
-                " WHERE templates.id IS NOT NULL"
-            )
-        )  # fmt: skip
-        persons = {person for (person,) in connection.execute("SELECT person_id FROM persons")}
-        named = {name for (name,) in connection.execute("SELECT picture FROM templates WHERE picture IS NOT NULL")}
-        named |= {name for (name,) in connection.execute("SELECT picture FROM sightings WHERE picture IS NOT NULL")}
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
-    finally:
-        connection.close()
-    stored = {path.name for path in (folder / "pictures").rglob("*") if path.is_file()}
-    assert set(told) <= persons, "a person who was answered as added is gone"
-    assert set(told.values()) <= named, "a picture that was answered is named by no row"
-    assert set(templates) == persons, "half a record"
-    assert stored == {f"{Path(name).stem}.jpg" for name in named}, "orphans, or missing pictures"
 
 
 # --- bad input costs little and leaves nothing ---

@@ -711,6 +711,15 @@ def test_persons_with_thumbs_and_embeddings(admin: Client, list_id: str) -> None
     assert rich["model"] == "default-1"
 
 
+def test_a_picture_that_is_damaged_costs_its_thumb_alone(service: Service, admin: Client, list_id: str) -> None:
+    damaged, sound = (admin.enrolled(name, list_id) for name in ("obama-1", "biden-1"))
+    name = admin.ok("/person", list_id=list_id, person_id=damaged)["image_url"].split("/")[-2]
+    for content in (b"", b"garbage"):
+        (service.folder / "pictures" / name[:2] / f"{name}.jpg").write_bytes(content)
+        persons = admin.ok("/persons", list_id=list_id, thumbs="true")["persons"]
+        assert {one["person_id"]: "thumb" in one for one in persons} == {damaged: False, sound: True}
+
+
 def test_paging_neither_skips_nor_repeats_while_persons_come_and_go(admin: Client, list_id: str) -> None:
     def add(number: int) -> str:
         vector = np.zeros(128)

@@ -8,8 +8,9 @@ none of them, `identify` only the index's.
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,10 +148,16 @@ class Core:
         )
         if missing:
             log.warning("%d pictures are missing, among them %s", len(missing), ", ".join(missing[:10]))
-            with self.database.write(essential=True) as transaction:
-                persons.forget_pictures(transaction, missing)
-                sightings.forget_pictures(transaction, missing)
+            try:
+                self._forget(missing)
+            except sqlite3.DatabaseError:  # an index of the sightings was damaged and has been made anew
+                self._forget(missing)
         return len(missing)
+
+    def _forget(self, missing: Sequence[str]) -> None:
+        with self.database.write(essential=True) as transaction:
+            persons.forget_pictures(transaction, missing)
+            sightings.forget_pictures(transaction, missing)
 
     def counts(self) -> Counts:
         """Return what the gallery holds, without counting it anew."""

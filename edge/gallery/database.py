@@ -127,9 +127,14 @@ class Database:
         return writer
 
     def _check(self) -> None:
-        """Refuse a damaged file before anything is written to it."""
+        """Refuse a damaged file before anything is written to it; damaged indexes are made anew from their rows."""
         try:
             fault = soundness.fault(self._writer)
+            stale = None if fault else soundness.stale_index(self._writer)
+            if stale is not None:
+                log.error("%s: an index is not as its rows and is made anew: %s", self.path, stale)
+                self._writer.execute("REINDEX")
+                fault = soundness.stale_index(self._writer)
         except sqlite3.DatabaseError as error:
             raise self._translated(error) from error
         if fault is not None:
@@ -172,8 +177,10 @@ class Database:
                 try:
                     yield self._writer
                     self._writer.execute("COMMIT")
-                except BaseException:
+                except BaseException as error:
                     self._roll_back()
+                    if type(error) is sqlite3.DatabaseError:  # corrupt, see _translated
+                        self._make_indexes_anew()
                     raise
             self._committed()
 
@@ -184,6 +191,14 @@ class Database:
             self._writer.execute("ROLLBACK")
         except sqlite3.Error:
             log.exception("a transaction could not be rolled back")  # the exception that led here is the one to report
+
+    def _make_indexes_anew(self) -> None:
+        """Mend what can be mended without a backup: a row that its index does not have cannot be changed."""
+        log.error("%s is damaged; its indexes are made anew from the rows", self.path, exc_info=True)
+        try:
+            self._writer.execute("REINDEX")
+        except sqlite3.Error:
+            log.exception("the indexes could not be made anew")
 
     def _committed(self) -> None:
         """Checkpoint now and then; a checkpoint that fails has lost nothing and must not fail the request."""

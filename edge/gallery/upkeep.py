@@ -46,6 +46,8 @@ def kept_up(
                         prune_at = time.monotonic() + PRUNE_SECONDS
             except (Refusal, OSError) as error:  # the disk fails: later it may not, and frames go on being answered
                 log.warning("the data folder could not be kept up: %s", error)
+            except Exception:  # the boundary of a thread: a damaged row must not be the end of the ballast
+                log.exception("the data folder could not be kept up")
             if done.wait(ROOM_SECONDS):
                 return
 

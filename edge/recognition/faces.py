@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edge.errors import UnknownPicture
 from edge.face import image
 from edge.face.analysis import Analyser, Face
 from edge.face.image import Frame
@@ -177,9 +178,12 @@ def sighting_picture(room: Room, picture: Picture, seen: Seen, *, drop_image: bo
     return image.encode_jpeg(np.ascontiguousarray(part), quality=SIGHTING_QUALITY)
 
 
-def thumb_of(room: Room, portrait: bytes) -> bytes:
-    """Return a portrait that was kept, made as small as a thumb."""
-    picture = image.decode(portrait, max_pixels=room.settings.max_pixels, min_side=1)
+def thumb_of(room: Room, portrait: bytes) -> bytes | None:
+    """Return a portrait that was kept, made as small as a thumb; None where the file is not a picture any more."""
+    try:
+        picture = image.decode(portrait, max_pixels=room.settings.max_pixels, min_side=1)
+    except UnknownPicture:  # a damaged file: the request, which is for a page of persons, is in order
+        return None
     return image.encode_jpeg(image.shrunk(picture, longest=THUMB_PIXELS), quality=THUMB_QUALITY)
 
 

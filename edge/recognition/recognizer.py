@@ -94,8 +94,8 @@ class Recognizer:
         """Return the score at which a face is a person of a list of that many, where nobody says otherwise."""
         return self._room.policy(NewPersonLimits()).at(list_size).match
 
-    def thumb(self, portrait: bytes) -> bytes:
-        """Return a stored portrait, made as small as a thumb."""
+    def thumb(self, portrait: bytes) -> bytes | None:
+        """Return a stored portrait, made as small as a thumb; None where the file is damaged."""
         return faces.thumb_of(self._room, portrait)
 
     def self_check(self) -> None:

@@ -60,8 +60,9 @@ def _listed(call: Call, person: Person) -> dict[str, Any]:
     record = views.person(person, call.image_url)
     if call.values[THUMBS] and person.picture is not None:
         portrait = site.gallery.picture(person.picture)
-        if portrait is not None:  # erased since the page was read
-            record["thumb"] = base64.b64encode(site.recognizer.thumb(portrait)).decode("ascii")
+        thumb = None if portrait is None else site.recognizer.thumb(portrait)
+        if thumb is not None:  # else erased since the page was read, or damaged
+            record["thumb"] = base64.b64encode(thumb).decode("ascii")
     if call.values[EMBEDDINGS]:
         templates = [one for one in site.gallery.templates_of(person.person_id) if one.pack_id == site.pack.id]
         record["embeddings"] = [[float(number) for number in one.embedding.vector] for one in templates]

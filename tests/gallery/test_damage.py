@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import sqlite3
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +14,11 @@ from typing import Any
 import pytest
 
 from edge.gallery.database import DATABASE_NAME
+from edge.gallery.history import History
+from edge.gallery.space import Space
 from edge.gallery.store import EmbeddedGallery
+from edge.gallery.upkeep import kept_up
+from edge.types import Sighting, Verdict
 
 Opening = Callable[..., EmbeddedGallery]
 
@@ -127,3 +135,86 @@ def test_a_person_without_a_template_is_listed_and_matches_nobody(
     gallery = open_gallery()
     assert gallery.person(gallery.main_list_id, added.person_id).person_id == added.person_id
     assert gallery.identify(gallery.main_list_id, faces.embedding(1)) == []
+
+
+def places(folder: Path, text: str) -> list[int]:
+    """Where it stands in the file: in a row, and in each index of it."""
+    content, found = (folder / DATABASE_NAME).read_bytes(), []
+    while (start := content.find(text.encode(), found[-1] + 1 if found else 0)) >= 0:
+        found.append(start)
+    return found
+
+
+@pytest.mark.parametrize("what", ["picture", "person_id"])
+def test_a_flipped_bit_in_a_row_or_its_index_hides_nobody_and_keeps_nobody_from_being_erased(
+    open_gallery: Opening, folder: Path, faces: Any, what: str
+) -> None:
+    gallery = open_gallery()
+    added = [faces.enrol(gallery, seed, b"jpeg").person for seed in range(3)]
+    gallery.close()
+    sound = (folder / DATABASE_NAME).read_bytes()
+    found = places(folder, getattr(added[1], what))
+    assert len(found) == 2
+    for place in found:
+        damaged = bytearray(sound)
+        damaged[place + 5] ^= 1
+        (folder / DATABASE_NAME).write_bytes(damaged)
+        gallery = open_gallery()
+        assert all(faces.best(gallery, seed) is not None for seed in range(3))
+        listed = [one.person_id for one in gallery.persons(gallery.main_list_id).items]
+        assert gallery.delete_persons(gallery.main_list_id, listed) == 3
+        assert gallery.counts().templates == 0
+        gallery.close()
+
+
+@pytest.fixture
+def sighted(open_gallery: Opening, folder: Path, faces: Any, clock: Any) -> tuple[str, list[int]]:
+    """A closed gallery of one person with a sighting: the person's id, and where the sighting's picture is named."""
+    gallery = open_gallery()
+    person = faces.enrol(gallery, 1).person
+    history = History(gallery.database, gallery.pictures, clock=clock, batch_seconds=0)
+    seen = Sighting("0" * 36, 1, person.list_id, None, None, Verdict.ADD, person.person_id, None, 0.7, None)
+    history.record(dataclasses.replace(seen, picture=b"jpeg"))
+    history.close()
+    (name,) = gallery.database.read().execute("SELECT picture FROM sightings").fetchone()
+    gallery.close()
+    found = places(folder, name)
+    assert len(found) == 2
+    return person.person_id, found
+
+
+def test_a_flipped_bit_in_a_sighting_or_its_index_costs_one_change_at_most(
+    open_gallery: Opening, folder: Path, sighted: tuple[str, list[int]]
+) -> None:
+    person_id, found = sighted
+    sound = (folder / DATABASE_NAME).read_bytes()
+    for place in found:
+        damaged = bytearray(sound)
+        damaged[place + 5] ^= 1
+        (folder / DATABASE_NAME).write_bytes(damaged)
+        gallery = open_gallery()
+        with contextlib.suppress(sqlite3.DatabaseError):
+            gallery.delete_persons(gallery.main_list_id, [person_id])
+        gallery.delete_persons(gallery.main_list_id, [person_id])
+        assert gallery.counts().persons == 0
+        assert gallery.database.read().execute("SELECT count(*) FROM sightings").fetchone() == (0,)
+        gallery.close()
+
+
+def test_a_damaged_sighting_does_not_end_the_upkeep(
+    open_gallery: Opening, folder: Path, clock: Any, sighted: tuple[str, list[int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    _, (in_row, _) = sighted
+    damaged = bytearray((folder / DATABASE_NAME).read_bytes())
+    damaged[in_row + 5] ^= 1
+    (folder / DATABASE_NAME).write_bytes(damaged)
+    gallery = open_gallery()
+    history = History(gallery.database, gallery.pictures, clock=clock)
+    with kept_up(history, Space(folder, reserve_bytes=0), days=0, picture_bytes=0):
+        deadline = time.monotonic() + 30
+        while "could not be kept up" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert "malformed" in caplog.text
+        assert any(thread.name == "upkeep" for thread in threading.enumerate())
+    assert history.prune(days=0, picture_bytes=0) == 1, "mended"
+    history.close()
