@@ -205,7 +205,7 @@ def spread(port: int, wrong: Mapping[str, str], count: int) -> dict[str, float]:
     """Return the median of each reason in microseconds; asked in an order that changes with every round."""
     requests = {name: request("/v1/person/lists", token=token) for name, token in wrong.items()}
     times: dict[str, list[float]] = {name: [] for name in wrong}
-    client, names, order = Client(port), list(wrong), random.Random(1)  # noqa: S311 (an order)
+    client, names, order = Client(port), list(wrong), random.Random(1)
     for turn in range(count):
         order.shuffle(names)
         for name in names:
