@@ -90,7 +90,16 @@ def test_nothing_of_a_revoked_token_stays_in_the_file(access: Access, path: Path
 
 
 @pytest.mark.parametrize(
-    "secret", ["", "x", "é" * 36, str(uuid.uuid4()), str(uuid.uuid4()) + "\n", "' OR 1=1 --", "\x00" * 36]
+    "secret",
+    [
+        "",
+        "x",
+        "é" * 36,
+        "0b4e7a52-6a1f-4c8e-9d3b-5f2a8c7e1d60",
+        "0b4e7a52-6a1f-4c8e-9d3b-5f2a8c7e1d60\n",
+        "' OR 1=1 --",
+        "\x00" * 36,
+    ],
 )
 def test_unknown_and_malformed_secrets_find_nothing(access: Access, secret: str) -> None:
     access.create_token("door", ENROL, now_ms=NOW)
