@@ -137,6 +137,12 @@ class TooBusy(Refusal):
     message = "too many requests are waiting"
 
 
+class Superseded(Refusal):
+    """A newer frame of the same source came while this one waited for its turn."""
+
+    message = "superseded by a newer frame"
+
+
 class StorageFull(Refusal):
     """The disk is so full that nothing can be added; recognition and erasing go on."""
 

@@ -29,6 +29,8 @@ class ActionRequest:
     """Whether the caller may add persons at all."""
     only_list: str | None = None
     """The one list that the caller may use; None: any."""
+    newest_only: bool = False
+    """Whether a newer frame of the source that comes while this one waits takes its place."""
 
 
 @dataclass(frozen=True, eq=False)

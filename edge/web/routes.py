@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.web import lists, openapi, persons, recognise, service, sources, users
+from edge.web import frames, lists, openapi, persons, recognise, service, sources, users
 from edge.web.site import ANY_SCOPE, GET, Call, Route, Told
 from edge.web.views import Answer
 
@@ -14,6 +14,7 @@ def described(call: Call) -> Answer:
 
 ROUTES: tuple[Route, ...] = (
     *recognise.ROUTES,
+    *frames.ROUTES,
     *persons.ROUTES,
     *lists.ROUTES,
     *sources.ROUTES,
