@@ -11,7 +11,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge import __version__, bench, cli_audit, cli_backup, cli_models, cli_tls, config, daemon, errors
+from edge import (
+    __version__,
+    bench,
+    cli_audit,
+    cli_backup,
+    cli_models,
+    cli_people,
+    cli_tls,
+    cli_watch,
+    config,
+    daemon,
+    errors,
+)
 from edge.config import Config
 from edge.errors import ConfigMistakes, Refusal, invalid
 from edge.types import Scope, Token
@@ -103,6 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     cli_backup.add_parsers(verbs, common)
     cli_audit.add_parsers(verbs, common)
     cli_tls.add_parsers(verbs, common)
+    cli_people.add_parsers(verbs, common)
+    cli_watch.add_parsers(verbs, common)
 
     measured = verbs.add_parser("bench", parents=[common], help="measure what a frame costs on this machine")
     measured.add_argument("--picture", type=Path, metavar="FILE", help="a photo with a face to make frames of")

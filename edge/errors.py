@@ -149,6 +149,12 @@ class TooManyStreams(TooBusy):
     message = "too many live streams"
 
 
+class Superseded(Refusal):
+    """A newer frame of the same source came while this one waited for its turn."""
+
+    message = "superseded by a newer frame"
+
+
 class StorageFull(Refusal):
     """The disk is so full that nothing can be added; recognition and erasing go on."""
 

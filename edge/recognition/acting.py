@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edge import matching
-from edge.errors import ListNotFound, Mistake, PictureTooSmall, Refusal, ScopeMissing, UnknownPicture
+from edge.errors import ListNotFound, Mistake, PictureTooSmall, Refusal, ScopeMissing, Superseded, UnknownPicture
 from edge.matching import Identification, Ranked
 from edge.recognition.faces import Seen, look
 from edge.recognition.judging import FaceResult, Judgement, judge, subjects_of, templates_from
@@ -22,6 +22,7 @@ class ActionResult:
     faces_total: int
     results: tuple[FaceResult, ...] = ()
     undecodable: Refusal | None = None
+    """Why the picture was not looked at: it cannot be read, or it is superseded."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,10 @@ def act(room: Room, request: ActionRequest) -> ActionResult:
         search = (*search, request.add_list)
     _check_lists(room, search)
     with room.workers.admitted():
-        return _acted(room, replace(request, search_lists=search))
+        try:
+            return _acted(room, replace(request, search_lists=search))
+        except Superseded as superseded:
+            return ActionResult(0, undecodable=superseded)
 
 
 def with_source_lists(request: ActionRequest, source: Source | None) -> ActionRequest:
@@ -72,7 +76,7 @@ def _check_lists(room: Room, list_ids: Sequence[str]) -> None:
 
 def _acted(room: Room, request: ActionRequest) -> ActionResult:
     limits = room.limits(request.limits, request.wanted.features)
-    with room.workers.one() as worker:
+    with room.workers.one(request.source_id if request.newest_only else None) as worker:
         try:
             frame = room.frame(request.image)
             found = look(room, worker, frame, request.wanted, multi=request.multi, source_id=request.source_id)

@@ -90,6 +90,11 @@ class Recognizer:
         """Let sightings be somebody's; see strangers.name."""
         return strangers.name(self._room, request)
 
+    @property
+    def superseded(self) -> int:
+        """Frames that were given up for a newer one of the same source, since the start."""
+        return self._room.workers.superseded
+
     def threshold(self, list_size: int) -> float:
         """Return the score at which a face is a person of a list of that many, where nobody says otherwise."""
         return self._room.policy(NewPersonLimits()).at(list_size).match

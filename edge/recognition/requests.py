@@ -30,6 +30,8 @@ class ActionRequest:
     only_list: str | None = None
     """The one list that the caller may use; None: any."""
     actor: Actor | None = None
+    newest_only: bool = False
+    """Whether a newer frame of the source that comes while this one waits takes its place."""
 
 
 @dataclass(frozen=True, eq=False)

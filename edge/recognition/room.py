@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from edge.errors import TooBusy
+from edge.errors import Mistake, Superseded, TooBusy
 from edge.events import Listeners
 from edge.face import image
 from edge.face.analysis import Analyser
@@ -53,13 +52,21 @@ class Settings:
 
 
 class Workers:
-    """As many analysers as pictures may be worked on at once, and a bounded line of those who wait for one."""
+    """As many analysers as pictures may be worked on at once, and a bounded line of those who wait for one.
+
+    Of the frames of one stream that wait, only the newest stays in the line: by the time an older one had its turn,
+    the camera would have seen something else.
+    """
 
     def __init__(self, analysers: Sequence[Analyser], *, max_waiting: int) -> None:
         # The last one given back first: its weights are still in the processor's cache.
-        self._free: queue.LifoQueue[Analyser] = queue.LifoQueue()
-        for analyser in analysers:
-            self._free.put(analyser)
+        self._free = [*analysers]
+        self._changed = threading.Condition()
+        self._line: list[object] = []
+        self._newest: dict[Hashable, object] = {}
+        """Of each stream with a frame in the line."""
+        self.superseded = 0
+        """Frames that were given up for a newer one, since the start."""
         self._places = threading.Semaphore(len(analysers) + max_waiting)
 
     @contextlib.contextmanager
@@ -73,13 +80,38 @@ class Workers:
             self._places.release()
 
     @contextlib.contextmanager
-    def one(self) -> Iterator[Analyser]:
-        """Lend an analyser; only for who has been admitted, so the wait is as long as the line at most."""
-        analyser = self._free.get()
+    def one(self, stream: Hashable = None) -> Iterator[Analyser]:
+        """Lend an analyser; only for who has been admitted, so the wait is as long as the line at most.
+
+        `stream`: whose frame it is for; where a newer one of the stream joins the line, Superseded. None: of none.
+        """
+        analyser = self._taken(stream)
         try:
             yield analyser
         finally:
-            self._free.put(analyser)
+            with self._changed:
+                self._free.append(analyser)
+                self._changed.notify_all()
+
+    def _taken(self, stream: Hashable) -> Analyser:
+        mine = object()
+        with self._changed:
+            self._line.append(mine)
+            if stream is not None:
+                self._newest[stream] = mine
+                self._changed.notify_all()
+            try:
+                while not (self._free and self._line[0] is mine):
+                    if self._newest.get(stream, mine) is not mine:
+                        self.superseded += 1
+                        raise Superseded(Mistake("image", "a newer frame of this source came before its turn"))
+                    self._changed.wait()
+                return self._free.pop()
+            finally:
+                self._line.remove(mine)
+                if self._newest.get(stream) is mine:
+                    del self._newest[stream]
+                self._changed.notify_all()  # whoever is first now
 
 
 class Closeups:

@@ -20,7 +20,7 @@ from edge.errors import (
     ScopeMissing,
     Unusable,
 )
-from edge.web import auditing, views
+from edge.web import auditing, frames, views
 from edge.web.auth import Caller
 from edge.web.body import Body, read_body
 from edge.web.parameters import Names, Values
@@ -72,6 +72,8 @@ def _endpoint(site: Site, route: Route) -> Callable[..., bottle.HTTPResponse]:
             answer = views.fault()
         except Refusal as error:
             answer = views.refusal(error)
+            if route.is_for_cameras:
+                answer = frames.challenged(answer)
         except Exception:  # the last boundary: the log gets the traceback, the client nothing
             log.exception("%s failed", route.path)
             answer = views.fault()
@@ -86,6 +88,8 @@ def _admitted(site: Site, route: Route, environ: Mapping[str, Any]) -> tuple[Cal
     A token in a header is judged before the body is read. One in the body needs the body taken apart; where that
     fails nobody has shown a token, and nothing more is told.
     """
+    if route.is_for_cameras:
+        return _admitted_camera(site, route, environ)
     if not route.scopes:
         return None, read_body(environ, site.body_limits)
     caller = site.authenticator.from_headers(environ)
@@ -112,6 +116,23 @@ def _is_admitted(site: Site, route: Route, environ: Mapping[str, Any]) -> bool:
     except Refusal:
         return False
     return any(caller.has(scope) for scope in route.scopes)
+
+
+def _admitted_camera(site: Site, route: Route, environ: Mapping[str, Any]) -> tuple[Caller, Body]:
+    """As `_admitted`. Who shows no token at all is told to, and not counted: so cameras begin that have a password."""
+    caller = site.authenticator.from_camera(environ, frames.query(environ))
+    if caller is not None:
+        _check_caller(site, route, caller)
+        return caller, frames.read(environ, site.body_limits)
+    try:
+        body = frames.read(environ, site.body_limits)
+    except InvalidSchema:
+        raise AccessDenied from None
+    if not body.values("token"):
+        raise AccessDenied
+    caller = site.authenticator.from_body(body, environ)
+    _check_caller(site, route, caller)
+    return caller, body
 
 
 def _check_caller(site: Site, route: Route, caller: Caller) -> None:

@@ -277,6 +277,22 @@ class Authenticator:
             return self._caller(str(environ["HTTP_TOKEN"]), environ)
         return None
 
+    def from_camera(self, environ: Mapping[str, Any], query: Mapping[str, Sequence[str]]) -> Caller | None:
+        """As `from_headers`, and by what cameras can send besides.
+
+        That is `Authorization: Basic`, whose password is the token and whose name is anything, or `token` in the query.
+        """
+        scheme, _, encoded = str(environ.get("HTTP_AUTHORIZATION", "")).partition(" ")
+        if scheme.lower() == "basic":
+            try:
+                password = base64.b64decode(encoded.strip(" "), validate=True).decode("ascii").partition(":")[2]
+            except ValueError:
+                password = ""
+            return self._caller(password, environ)
+        caller = self.from_headers(environ)
+        tokens = query.get("token", ())
+        return self._caller(tokens[0] if len(tokens) == 1 else "", environ) if caller is None and tokens else caller
+
     def from_body(self, body: Body, environ: Mapping[str, Any]) -> Caller:
         """Return the caller by the body's field `token`. AccessDenied: none, several, or not good."""
         values = body.values("token")

@@ -85,21 +85,20 @@ def read_body(environ: Mapping[str, Any], limits: BodyLimits) -> Body:
     BodyTooLarge: more bytes, parts or text than the limits say. UnsupportedBody: a content type or encoding that
     is not read here. MalformedBody: it is not what its type says (cut short, a part without a name, not UTF-8).
     """
-    length = _content_length(environ)
-    if length > limits.body_bytes:
-        raise too_large("body", f"{length} bytes; the limit is {limits.body_bytes}")
+    length = _checked_length(environ, limits)
     if length == 0:
         return Body()
-    encoding = str(environ.get("HTTP_CONTENT_ENCODING", "")).strip().lower()
-    if encoding not in ("", "identity"):
-        # nothing is unpacked: a kilobyte of gzip can hold a gigabyte
-        raise _unsupported("Content-Encoding", f"{shown(encoding)} is not read; send the body as it is")
     content_type, options = multipart.parse_options_header(str(environ.get("CONTENT_TYPE", "")))
     read = _READERS.get(content_type)
     if read is None:
         known = ", ".join(_READERS)
         raise _unsupported("Content-Type", f"{shown(content_type) or 'none'} is not read; known are {known}")
     return read(_chunks(environ["wsgi.input"], length), options, limits)
+
+
+def read_bytes(environ: Mapping[str, Any], limits: BodyLimits) -> bytes:
+    """Return the body of a WSGI request as it is. BodyTooLarge, UnsupportedBody (its encoding), MalformedBody."""
+    return b"".join(_chunks(environ["wsgi.input"], _checked_length(environ, limits)))
 
 
 def parse_json(text: str, limits: BodyLimits) -> Any:
@@ -149,6 +148,18 @@ def _unsupported(header: str, reason: str) -> UnsupportedBody:
 
 
 # --- bytes ---
+
+
+def _checked_length(environ: Mapping[str, Any], limits: BodyLimits) -> int:
+    """Return the body's length. BodyTooLarge; UnsupportedBody: it is packed."""
+    length = _content_length(environ)
+    if length > limits.body_bytes:
+        raise too_large("body", f"{length} bytes; the limit is {limits.body_bytes}")
+    encoding = str(environ.get("HTTP_CONTENT_ENCODING", "")).strip().lower()
+    if length and encoding not in ("", "identity"):
+        # nothing is unpacked: a kilobyte of gzip can hold a gigabyte
+        raise _unsupported("Content-Encoding", f"{shown(encoding)} is not read; send the body as it is")
+    return length
 
 
 def _content_length(environ: Mapping[str, Any]) -> int:

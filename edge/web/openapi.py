@@ -28,6 +28,14 @@ SCOPES = {
     Scope.ADMIN: "everything, tokens, lists and sources too",
 }
 
+CAMERAS = """
+
+The body may also be the picture itself (`image/jpeg`), or any other multipart body with the picture among its parts;
+what else the route takes then comes from the query. The token may also be the password of `Authorization: Basic`, or
+`token` in the query.\
+"""
+"""What no schema of ours says of a route for cameras."""
+
 EVERYWHERE: tuple[type[Refusal], ...] = (errors.InvalidSchema, errors.BodyTooLarge, errors.TooBusy)
 """What any route may answer: a request that cannot be read, one that is too large, a box that has its hands full."""
 
@@ -101,6 +109,8 @@ def _operation(route: Route, method: str) -> dict[str, Any]:
         wanted = [scope for scope in SCOPES if scope in route.scopes]
         listed = ", ".join(f"`{scope.value}` ({SCOPES[scope]})" for scope in wanted)
         operation["description"] = f"A token with any of these scopes: {listed}; one with `admin` has every scope."
+        if route.is_for_cameras:
+            operation["description"] += CAMERAS
         operation["x-scopes"] = [scope.value for scope in wanted]
     names = re.findall(r"<(\w+)>", route.path)
     if names:

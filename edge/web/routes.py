@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from edge.web import auditing, lists, live, openapi, persons, photos, recognise, service, sources, unknowns, users
+from edge.web import (
+    auditing,
+    frames,
+    lists,
+    live,
+    openapi,
+    persons,
+    photos,
+    recognise,
+    service,
+    sources,
+    unknowns,
+    users,
+)
 from edge.web.site import ANY_SCOPE, GET, Call, Route, Told
 from edge.web.views import Answer
 
@@ -14,6 +27,7 @@ def described(call: Call) -> Answer:
 
 ROUTES: tuple[Route, ...] = (
     *recognise.ROUTES,
+    *frames.ROUTES,
     *persons.ROUTES,
     *photos.ROUTES,
     *unknowns.ROUTES,

@@ -51,6 +51,7 @@ def health(call: Call) -> Answer:
             for one in shown
         ],
         lists_not_shown=max(0, counts.lists - len(shown)),
+        frames_superseded=site.recognizer.superseded,
         disk={"free_megabytes": room.free_bytes // MEGABYTE, "state": room.state.value},
         clock="ok" if not leap_ms else "ahead" if leap_ms > 0 else "behind",
     )
@@ -135,6 +136,7 @@ HEALTH = schemas.obj(
             schemas.obj({"list_id": schemas.UUID, "persons": schemas.WHOLE, "threshold": schemas.SCORE})
         ),
         "lists_not_shown": schemas.WHOLE,
+        "frames_superseded": schemas.WHOLE,
         "disk": schemas.obj(
             {
                 "free_megabytes": schemas.WHOLE,

@@ -181,6 +181,8 @@ class Route:
     """Beyond those that every route has."""
     administers: bool = False
     """Changes what is beyond one list and one source, so no token that is bound to one may."""
+    is_for_cameras: bool = False
+    """The token may also be a password or stand in the query, and the body be the picture itself: see frames.py."""
     lists_are_items: bool = True
     """An unknown list is an unknown item, 404; otherwise as POST /person/create has it."""
     audited: Audited = never
