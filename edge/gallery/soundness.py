@@ -13,6 +13,9 @@ SHOWN = 3
 """Complaints that are repeated; a torn file has hundreds, and the first says it."""
 
 
+SELECT_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
+
+
 def fault(connection: sqlite3.Connection) -> str | None:
     """Return what is wrong with the open database, None if nothing is: pages, rows against types, references.
 
@@ -34,7 +37,7 @@ def stale_index(connection: sqlite3.Connection) -> str | None:
 
     A flipped bit in either lets a person be not found, and refuses to be erased. 0.35 s for 100,000 persons.
     """
-    there = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    there = {name for (name,) in connection.execute(SELECT_TABLES)}
     for table in there.intersection(SEARCHED):
         complaints = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({table})")]
         if complaints != ["ok"]:

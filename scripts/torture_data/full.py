@@ -299,9 +299,15 @@ def _crowded_frame() -> bytes:
 
 
 def _refused_and_known(service: Service, told: Report, known: str, where: str) -> None:
-    """See that a frame with anybody new is refused whole, and that who is known is recognised."""
-    refused = service.create(_crowded_frame(), multi="true")
-    told.check(where, refused.status_code == 507, f"a frame of three: {refused.status_code} {refused.text[:300]}")
+    """See that whoever is known is recognised, in a frame with strangers too, and that no stranger is added."""
+    crowd = service.create(_crowded_frame(), multi="true")
+    found = crowd.json()
+    ids = [one["person_id"] for one in found.get("matches", ())]
+    without_room = [any(why["check"] == "no_room" for why in one["reasons"]) for one in found.get("rejected", ())]
+    is_so = (crowd.status_code, ids, found.get("persons"), without_room) == (201, [known], [], [True, True])
+    told.check(where, is_so, f"a frame of three: {crowd.status_code} {crowd.text[:600]}")
+    stranger = service.create((ROOT_OF_PHOTOS / "biden-1.jpg").read_bytes())
+    told.check(where, stranger.status_code == 507, f"a stranger alone: {stranger.status_code} {stranger.text[:300]}")
     match = service.create((ROOT_OF_PHOTOS / "obama-1.jpg").read_bytes())
     ids = [one["person_id"] for one in match.json().get("matches", ())]
     told.check(where, (match.status_code, ids) == (201, [known]), f"the known one: {match.text[:300]}")

@@ -20,6 +20,8 @@ OTHER_FILES = ("access", "audit", "spool")
 MODULES = [module.name for module in pkgutil.iter_modules(edge.gallery.__path__) if module.name not in OTHER_FILES]
 READ_WHOLE = {"persons.SELECT_EVERY_TEMPLATE", "rejections.SELECT_EVERY_REJECTION", "backup.SELECT_NUMBERS"}
 """At a start, and by a backup, which is a process of its own."""
+READ_WHOLE |= {"soundness.SELECT_TABLES"}
+"""At a start: the schema, of some twenty rows."""
 READ_WHOLE |= {"acts.SELECT_FIRST_YOUNG", "acts.SELECT_LAST_TOO_MANY"}
 """Once an hour, of a log of bounded size, by a reader that nobody waits for."""
 
