@@ -90,6 +90,11 @@ class Recognizer:
         """Let sightings be somebody's; see strangers.name."""
         return strangers.name(self._room, request)
 
+    @property
+    def settings(self) -> Settings:
+        """The plain numbers of the story."""
+        return self._room.settings
+
     def threshold(self, list_size: int) -> float:
         """Return the score at which a face is a person of a list of that many, where nobody says otherwise."""
         return self._room.policy(NewPersonLimits()).at(list_size).match

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from edge.web import auditing, lists, live, openapi, persons, photos, recognise, service, sources, unknowns, users
+from edge.web import (
+    auditing,
+    console,
+    lists,
+    live,
+    openapi,
+    operation,
+    persons,
+    photos,
+    recognise,
+    service,
+    sources,
+    unknowns,
+    users,
+)
 from edge.web.site import ANY_SCOPE, GET, Call, Route, Told
 from edge.web.views import Answer
 
@@ -23,6 +37,8 @@ ROUTES: tuple[Route, ...] = (
     *service.ROUTES,
     *live.ROUTES,
     *auditing.ROUTES,
+    *operation.ROUTES,
+    *console.ROUTES,
     Route(
         "/openapi.json",
         described,
