@@ -166,6 +166,7 @@ def _example(url: str, folder: Path, photo: Path) -> str:
     """Return a line to paste: the token stays in its file, out of the terminal and its history."""
     token = folder / "camera.token"
     return (
+        f"The page is at {url}/: sign in with the token in {folder / 'admin.token'}, or as a user (edge user add).\n"
         "Try it in another terminal:\n\n"
         f'  curl -H "Authorization: Bearer $(cat {shlex.quote(str(token))})" \\\n'
         f"       -F image=@{shlex.quote(str(photo))} {url}/v1/person/create\n\n"

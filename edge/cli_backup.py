@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import configparser
-import contextlib
-import io
 from pathlib import Path
 from typing import Any
 
-from edge import backup, bar, catalogue, cli_audit, config, daemon, restoring
+from edge import bar, cli_audit, daemon, restoring
 from edge.archive import Manifest
 from edge.config import Config
-from edge.errors import PackUnusable, invalid
+from edge.errors import invalid
 
 EXIT_DONE = 0
 
@@ -36,13 +33,8 @@ def add_parsers(verbs: Any, common: argparse.ArgumentParser) -> None:
 def _backup(settings: Config, options: argparse.Namespace) -> int:
     if options.auto == (options.file is not None):
         raise invalid("FILE", "name a file, or say --auto")
-    data_folder = settings.data.folder
-    known: dict[str, Any] = {"settings": _settings_text(settings), "packs": _packs(settings), "now_ms": daemon.now_ms()}
     with bar.drawn("backing up") as draw:
-        if options.auto:
-            made = backup.automatic(data_folder, settings.backup.keep, draw=draw, **known)
-        else:
-            made = backup.make(data_folder, options.file, draw=draw, **known)
+        made = daemon.back_up(settings, draw, options.file)
     print(f"{made.path}: {_counted(made.manifest)}, {made.size / 1e6:.1f} MB, read back whole")
     if made.erased_meanwhile:
         print(f"Erased while it was made, and not in it as persons: {made.erased_meanwhile}")
@@ -69,35 +61,10 @@ def _restore(settings: Config, options: argparse.Namespace) -> int:
     print(f"The settings of then, which are not in force, are in {restored.settings}")
     print(f"Who was erased after {manifest.made} is back: erase them again. Tokens revoked since are good again.")
     wanted = next((name for name, id_ in manifest.packs if id_ == manifest.pack_id), manifest.pack_id)
-    if manifest.pack_id not in (None, *(id_ for _, id_ in _packs(settings, data_folder))):
+    if manifest.pack_id not in (None, *(id_ for _, id_ in daemon.packs_there(settings, data_folder))):
         print(f"The templates are of the pack {wanted}, which is not here: `edge models add` it, or `edge reembed`")
     return EXIT_DONE
 
 
 def _counted(manifest: Manifest) -> str:
     return f"{manifest.persons} persons, {manifest.templates} templates, {manifest.pictures} pictures"
-
-
-def _packs(settings: Config, data_folder: Path | None = None) -> list[tuple[str, str]]:
-    """Return the names and ids of the packs that are there."""
-    folders = daemon.pack_folders(settings)
-    if data_folder is not None:
-        folders[0] = data_folder / folders[0].name
-    found = []
-    for name, folder in catalogue.packs(folders).items():
-        with contextlib.suppress(PackUnusable):
-            found.append((name, catalogue.identity(folder, folders)))
-    return found
-
-
-def _settings_text(settings: Config) -> str:
-    """Return the settings in force as a settings file."""
-    parser = configparser.ConfigParser(interpolation=None, default_section="")
-    for name in config.names():
-        section, _, key = name.partition(".")
-        if not parser.has_section(section):
-            parser.add_section(section)
-        parser.set(section, key, settings.texts[name])
-    text = io.StringIO()
-    parser.write(text)
-    return text.getvalue()

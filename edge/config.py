@@ -6,6 +6,7 @@ import configparser
 import contextlib
 import dataclasses
 import difflib
+import io
 import ipaddress
 import math
 import os
@@ -349,6 +350,19 @@ def load(file: Path | None = None, environment: Mapping[str, str] | None = None,
     if mistakes:
         raise ConfigMistakes(*mistakes)
     return Config(**sections, texts=texts)
+
+
+def as_text(settings: Config) -> str:
+    """Return the settings in force as a settings file."""
+    parser = configparser.ConfigParser(interpolation=None, default_section="")
+    for name in names():
+        section, _, key = name.partition(".")
+        if not parser.has_section(section):
+            parser.add_section(section)
+        parser.set(section, key, settings.texts[name])
+    text = io.StringIO()
+    parser.write(text)
+    return text.getvalue()
 
 
 def _sources(

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edge import __version__, archive, calibration, catalogue, packs, restoring
-from edge.config import Config
+from edge import __version__, archive, backup, calibration, catalogue, packs, restoring
+from edge.config import Config, as_text
 from edge.errors import Mistake, PackUnusable, Unusable
 from edge.evaluation import Sampler
 from edge.events import Event, FaceSighted, Listener, Listeners
@@ -174,6 +174,27 @@ def sampler(analyser: Analyser, config: Config) -> Sampler:
 def picture_embedder(analyser: Analyser, config: Config) -> PictureEmbedder:
     """Return what embeds kept pictures anew."""
     return PictureEmbedder(analyser, config.faces.presence_floor)
+
+
+def packs_there(config: Config, data_folder: Path | None = None) -> list[tuple[str, str]]:
+    """Return the names and ids of the packs that are there; `data_folder`: another than the settings'."""
+    folders = pack_folders(config)
+    if data_folder is not None:
+        folders[0] = data_folder / folders[0].name
+    found = []
+    for name, folder in catalogue.packs(folders).items():
+        with contextlib.suppress(PackUnusable):
+            found.append((name, catalogue.identity(folder, folders)))
+    return found
+
+
+def back_up(config: Config, draw: backup.Draw, target: Path | None = None) -> backup.Made:
+    """Make a backup file, or without a target one in <data>/backups; see backup.make and backup.automatic."""
+    folder, settings, there = config.data.folder, as_text(config), packs_there(config)
+    if target is None:
+        keep = config.backup.keep
+        return backup.automatic(folder, keep, settings=settings, packs=there, now_ms=now_ms(), draw=draw)
+    return backup.make(folder, target, settings=settings, packs=there, now_ms=now_ms(), draw=draw)
 
 
 def recognition_settings(config: Config) -> Settings:
@@ -401,6 +422,8 @@ def _site(
         restored_from=lambda: restoring.restored_from(config.data.folder),
         live=live,
         pace=Pace(config.server.requests_per_token_per_second),
+        backups=lambda: backup.kept(config.data.folder),
+        back_up=lambda: back_up(config, lambda done, total: None).path,
     )
 
 

@@ -46,6 +46,9 @@ CROSS_FIELD = (
     "either this or valid_days must be given",
     "not one that a page",
     "must be given, or the list's name",
+    "must be given too",
+    "must be given with the password",
+    "must be an address with one @",
     "limit is 4096",
     "none of id, on_found, on_failed",
 )

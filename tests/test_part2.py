@@ -96,7 +96,7 @@ def add_user(service: Service, email: str = EMAIL, password: str = PASSWORD, *fl
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    service = Service(tmp_path_factory.mktemp("part2") / "data").start()
+    service = Service(tmp_path_factory.mktemp("part2") / "data", "server.wrong_tokens_per_minute=1000").start()
     yield service
     assert service.end() == 0
     assert "Traceback" not in service.logged()
@@ -230,10 +230,21 @@ INVALID: dict[str, dict[str, Any]] = {
     "/token/update": {"token_id": NOBODY, "expires": "soon"},
     "/token/delete": {"token_id": "x"},
     "/history": {"from": "yesterday"},
+    "/session/begin": {"email": "ann@example.org"},
+    "/user/create": {"email": "nobody", "password": "long enough"},
+    "/user/update": {"email": "ann@example.org", "password": "short"},
+    "/user/delete": {"email": ""},
     "/audit": {"id": "somebody"},
     "/source/<source_id>/frame": {"multi": "1"},
 }
 NOTHING_TO_GET_WRONG = {
+    "/",
+    "/console/<name>",
+    "/session",
+    "/box",
+    "/users",
+    "/backups",
+    "/backup/create",
     "/user/logout",
     "/tokens",
     "/images/<person_id>/<name>/<token>",
@@ -273,6 +284,8 @@ UNKNOWN: dict[str, dict[str, Any]] = {
     "/token/update": {"token_id": NOBODY, "expires": "never"},
     "/token/delete": {"token_id": NOBODY},
     "/history": {"list_id": NOBODY},
+    "/user/update": {"email": "nobody@example.org", "password": "long enough"},
+    "/user/delete": {"email": "nobody@example.org"},
 }
 
 
@@ -956,3 +969,25 @@ def test_the_audit_log_knows_who_made_what(admin: Client) -> None:
         [{"names": "list_id", "id": list_id}],
     )
     assert admin.ok("/audit", action="/nothing") == {"status": "ok", "acts": [], "cursor": None, "lost": 0}
+
+
+def test_who_may_log_in_is_said_here_too(admin: Client) -> None:
+    made = admin.ok("/user/create", email="cleo@example.org", password="a password", scope=["read"])["user"]
+    assert (made["email"], made["scope"]) == ("cleo@example.org", ["read"])
+    assert made in admin.ok("/users")["users"]
+    admin.refused("/user/create", 400, "conflict", "email", email="Cleo@example.org", password="a password")
+    begun = admin.ok("/session/begin", email="cleo@example.org", password="a password")
+    assert (begun["signed_in"], begun["name"], begun["scope"]) == (True, "cleo@example.org", ["read"])
+    admin.session.cookies.clear()  # the session's, which would come before the token in the body
+    admin.ok("/user/update", email="cleo@example.org", password="another password")
+    admin.refused("/session/begin", 403, "invalid user credentials", email="cleo@example.org", password="a password")
+    admin.ok("/user/delete", email="cleo@example.org")
+    assert made["email"] not in {one["email"] for one in admin.ok("/users")["users"]}
+
+
+def test_the_box_says_what_decides_and_backs_itself_up(admin: Client) -> None:
+    box = admin.ok("/box")
+    assert (box["threshold"], box["false_positive_rate"], box["score_at_fmr_1"]) == (None, 0.01, 0.4)
+    assert "Apache" in box["licences"][0]["text"]
+    made = admin.ok("/backup/create")["backup"]
+    assert made in admin.ok("/backups")["backups"]

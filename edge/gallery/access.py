@@ -139,6 +139,12 @@ class Access:
         expired = token.expires_ms is not None and token.expires_ms <= self.judged_now(now_ms)
         return None if expired else token
 
+    def token(self, token_id: str) -> Token | None:
+        """Return the record of the token of that id (not the secret), None if there is none any more."""
+        with self._reading() as db:
+            row = db.execute(f"{_SELECT} WHERE token_id = ?", (token_id,)).fetchone()
+        return _token(row) if row else None
+
     def revoke(self, token_id: str) -> bool:
         """Delete the token; whether there was one. On a full disk too."""
         self._space.make_way()

@@ -95,6 +95,11 @@ class Recognizer:
         """Frames that were given up for a newer one of the same source, since the start."""
         return self._room.workers.superseded
 
+    @property
+    def settings(self) -> Settings:
+        """The plain numbers of the story."""
+        return self._room.settings
+
     def threshold(self, list_size: int) -> float:
         """Return the score at which a face is a person of a list of that many, where nobody says otherwise."""
         return self._room.policy(NewPersonLimits()).at(list_size).match

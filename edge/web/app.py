@@ -112,7 +112,7 @@ def _is_admitted(site: Site, route: Route, environ: Mapping[str, Any]) -> bool:
         caller = site.authenticator.from_headers(environ)
         if caller is None:
             return False
-        check_user(site.access, caller)
+        check_user(site, caller)
     except Refusal:
         return False
     return any(caller.has(scope) for scope in route.scopes)
@@ -136,7 +136,7 @@ def _admitted_camera(site: Site, route: Route, environ: Mapping[str, Any]) -> tu
 
 
 def _check_caller(site: Site, route: Route, caller: Caller) -> None:
-    check_user(site.access, caller)
+    check_user(site, caller)
     site.pace.admit(caller.token_id or caller.subject)  # a user's logins count together
     if not any(caller.has(scope) for scope in route.scopes):
         raise ScopeMissing

@@ -25,6 +25,7 @@ from edge import durable
 from edge.errors import AccessDenied, Mistake, ScopeMissing, Unusable
 from edge.gallery.access import SECRET, Access
 from edge.types import Scope
+from edge.web import sessions
 from edge.web.body import Body
 
 ALGORITHM = "HS256"
@@ -59,6 +60,9 @@ class Caller:
         """The id and name that the audit log has for them: of the token, or of the user whom it was issued to."""
         if self.token_id is not None:
             return self.token_id, self.subject
+        token_id = self.subject.removeprefix(sessions.OF_TOKEN)
+        if token_id != self.subject:
+            return token_id, "session"
         user_id = self.subject.partition("@")[0]
         return (user_id, "user") if SECRET.fullmatch(user_id) else (None, "user")
 
@@ -266,16 +270,22 @@ class Authenticator:
         self._on_denied = on_denied
 
     def from_headers(self, environ: Mapping[str, Any]) -> Caller | None:
-        """Return the caller by `Authorization: Bearer`, else by the header `token`; None where neither was sent.
+        """Return the caller by `Authorization: Bearer`, else the header `token`, else the session; None without any.
 
-        AccessDenied: the first of them that was sent is not good, whatever else was sent.
+        AccessDenied: the first of them that was sent is not good, whatever else was sent. ScopeMissing: it is the
+        session's cookie, and not the page that sent it.
         """
         if "HTTP_AUTHORIZATION" in environ:
             scheme, _, token = str(environ["HTTP_AUTHORIZATION"]).partition(" ")
             return self._caller(token.strip(" ") if scheme.lower() == "bearer" else "", environ)
         if "HTTP_TOKEN" in environ:
             return self._caller(str(environ["HTTP_TOKEN"]), environ)
-        return None
+        cookie = sessions.token_of(environ)
+        if cookie is None:
+            return None
+        caller = self._caller(cookie, environ)
+        sessions.check_intent(environ, caller.jti)
+        return caller
 
     def from_camera(self, environ: Mapping[str, Any], query: Mapping[str, Sequence[str]]) -> Caller | None:
         """As `from_headers`, and by what cameras can send besides.
@@ -297,6 +307,10 @@ class Authenticator:
         """Return the caller by the body's field `token`. AccessDenied: none, several, or not good."""
         values = body.values("token")
         token = values[0] if len(values) == 1 and isinstance(values[0], str) else ""
+        return self._caller(token, environ)
+
+    def from_token(self, token: str, environ: Mapping[str, Any]) -> Caller:
+        """Return the caller by this token. AccessDenied: it is not good."""
         return self._caller(token, environ)
 
     def issue(

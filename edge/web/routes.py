@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from edge.web import (
     auditing,
+    console,
     frames,
     lists,
     live,
     openapi,
+    operation,
     persons,
     photos,
     recognise,
@@ -37,6 +39,8 @@ ROUTES: tuple[Route, ...] = (
     *service.ROUTES,
     *live.ROUTES,
     *auditing.ROUTES,
+    *operation.ROUTES,
+    *console.ROUTES,
     Route(
         "/openapi.json",
         described,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from edge.errors import Refusal
@@ -46,6 +47,10 @@ class Site:
     pack: Pack
     clock_ms: Callable[[], int]
     pace: Pace
+    backups: Callable[[], Sequence[Path]]
+    """The automatic backups, the newest first."""
+    back_up: Callable[[], Path]
+    """Makes another; see backup.automatic."""
     live: Live
     restored_from: Callable[[], str | None] = lambda: None
     """The time of the backup that the gallery was restored from by itself; None: it was not, or that is known."""

@@ -10,10 +10,10 @@ from edge import errors
 from edge.errors import AccessDenied, ItemNotFound, Mistake, Refusal, TooBusy, invalid
 from edge.gallery.access import EMAIL_LIMIT, PASSWORD_LEAST, PASSWORD_LIMIT, Access
 from edge.types import ActOutcome, Ids, Scope, Token, User
-from edge.web import schemas, views
+from edge.web import schemas, sessions, views
 from edge.web.auth import DAY_SECONDS, Caller
 from edge.web.parameters import Form, Many, Needed, One, Values
-from edge.web.site import ANY_SCOPE, DELETE, UPDATE, Call, Route, Told, always, ok
+from edge.web.site import ANY_SCOPE, DELETE, UPDATE, Call, Route, Site, Told, always, ok
 from edge.web.values import UUID, Kind, Reader, Unfit, moment_ms, text, uuid_text, whole
 from edge.web.views import Answer, InvalidCredentials
 
@@ -38,21 +38,29 @@ _checking = threading.BoundedSemaphore(PASSWORDS_AT_ONCE)
 
 def login(call: Call) -> Answer:
     """POST /user/login: a temporary token for a password."""
+    user = authenticated(call, call.values[EMAIL], call.values[PASSWORD])
+    days = call.values[VALID_DAYS_OF_LOGIN]
+    seconds = None if days == 0 else (1 if days is None else days) * DAY_SECONDS
+    return ok(token=call.site.authenticator.issue(subject_of_user(user), user.scopes, seconds))
+
+
+def authenticated(call: Call, email: str, password: str) -> User:
+    """Return whose address and password these are.
+
+    InvalidCredentials: nobody's. TooManyAttempts: too many from the caller's address were wrong.
+    """
     address = str(call.environ.get("REMOTE_ADDR", ""))
     call.site.attempts.begin(address)
     try:
-        user = _checked(call.site.access, call.values[EMAIL], call.values[PASSWORD])
+        user = _checked(call.site.access, email, password)
     except Refusal:
         call.site.attempts.succeeded(address)  # nobody has been told anything about the password
         raise
     if user is None:
         raise InvalidCredentials
     call.site.attempts.succeeded(address)
-    days = call.values[VALID_DAYS_OF_LOGIN]
-    seconds = None if days == 0 else (1 if days is None else days) * DAY_SECONDS
-    token = call.site.authenticator.issue(_subject(user), user.scopes, seconds)
     call.site.audit.note(call.actor_by(user.user_id, "user"), ActOutcome.DONE)
-    return ok(token=token)
+    return user
 
 
 def _checked(access: Access, email: str, password: str) -> User | None:
@@ -64,25 +72,42 @@ def _checked(access: Access, email: str, password: str) -> User | None:
         _checking.release()
 
 
-def _subject(user: User) -> str:
+def subject_of_user(user: User) -> str:
     """Return whom a token is issued to: the user, as long as the password is this one."""
     return f"{user.user_id}@{user.password_ms}"
 
 
-def check_user(access: Access, caller: Caller) -> None:
-    """Raise AccessDenied for the token of a user who is gone, or has another password since."""
+def subject_of_token(token_id: str) -> str:
+    """Return whom a session is issued to that was begun with a permanent token."""
+    return f"{sessions.OF_TOKEN}{token_id}"
+
+
+def check_user(site: Site, caller: Caller) -> User | Token | None:
+    """Return who is behind a temporary token, None of one that is nobody's.
+
+    AccessDenied: the user is gone or has another password since, the permanent token was revoked or has expired.
+    """
+    if caller.jti is None:
+        return None
+    if caller.subject.startswith(sessions.OF_TOKEN):
+        token = site.access.token(caller.subject.removeprefix(sessions.OF_TOKEN))
+        if token is None or (token.expires_ms is not None and token.expires_ms // 1000 <= site.now_seconds):
+            raise AccessDenied(Mistake("token", "the permanent one it was made from was revoked, or has expired"))
+        return token
     user_id, at, password_ms = caller.subject.partition("@")
-    if caller.jti is None or not at or not UUID.fullmatch(user_id):
-        return  # of nobody who logs in
-    user = access.user(user_id)
+    if not at or not UUID.fullmatch(user_id):
+        return None
+    user = site.access.user(user_id)
     if user is None or str(user.password_ms) != password_ms:
         raise AccessDenied(Mistake("token", "its user is gone, or has another password"))
+    return user
 
 
 def logout(call: Call) -> Answer:
     """POST /user/logout: the temporary token is worth nothing any more."""
     call.site.authenticator.revoke(call.asker)
-    return ok(message="logged out")
+    headers = sessions.cookie("", call.environ) if sessions.token_of(call.environ) else {}
+    return Answer(200, {"status": "ok", "message": "logged out"}, headers=headers)
 
 
 # --- /tokens and POST /token/... ---
