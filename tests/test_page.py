@@ -10,7 +10,6 @@ import pytest
 import requests
 from real_process import Service
 
-from edge.web.routes import ROUTES
 from edge.web.sessions import COOKIE
 
 browser_module = pytest.importorskip("browser", reason="selenium and axe-core-python are not installed")
