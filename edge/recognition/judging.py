@@ -11,7 +11,7 @@ from edge.errors import ListNotFound, Refusal, StorageFull
 from edge.events import FaceSighted, ListAlertRaised, PersonAdded, PersonReplaced
 from edge.face.analysis import Analyser, Face
 from edge.face.quality import gate
-from edge.gallery.protocol import CANDIDATES, Decide, Outcome, Probe, TemplatesWanted
+from edge.gallery.protocol import CANDIDATES, Outcome, Probe, TemplatesWanted
 from edge.matching import Identification, Ranked, ThresholdPolicy
 from edge.recognition.faces import Seen, sighting_picture, template_of
 from edge.recognition.passages import Passed
@@ -154,86 +154,83 @@ def judge(
 ) -> tuple[FaceResult, ...]:
     """Search, decide and write in one step, and tell the listeners once it is on disk.
 
-    What a face misses and what its template is are dear and found off the gallery's lock, so only for the faces that
-    nobody knows: the gallery says which, has written nothing then, and decides anew. On a full disk whoever is known is
-    still answered, and of the others is said that there is no room. Raises StorageFull where nobody is known.
+    On a full disk whoever is known is still answered, and of the others is said that there is no room. Raises
+    StorageFull where nobody is known.
     """
-    judged: dict[int, Identification] = {}
-    missed = {number: one.reasons() for number, one in enumerate(subjects) if one.is_judged}
-    without_room: dict[int, Reason] = {}
-
-    def decide(number: int, list_size: int, candidates: Sequence[Candidate]) -> Decision:
-        judged[number] = matching.identify(candidates, judgement.policy.at(list_size), room.calibration)
-        decision = judgement.verdict(judged[number], missed.get(number, ()), number)
-        if decision.verdict is Verdict.ADD and _too_short(room, subjects[number]):
-            return Decision(Verdict.REJECT)
-        return decision
-
     alerts = [_alerts(room, judgement, subject) for subject in subjects]
-    probes = [Probe(one.embedding, one.newcomer, one.template) for one in subjects]
-
-    def wanted(number: int) -> Template | None:
-        is_new = number not in missed
-        if is_new:
-            missed[number] = subjects[number].reasons()
-        return None if is_new and missed[number] else template(number)
-
+    hearing = _Hearing(room, judgement, subjects, template)
     try:
-        outcomes = _outcomes(room, judgement, probes, decide, wanted)
+        results = hearing.results()
     except StorageFull as full:
         if len(subjects) == 1:
             raise
-        reason = Reason("no_room", full.free_megabytes or 0, full.least_megabytes or 0)
-
-        def decide_without_room(number: int, list_size: int, candidates: Sequence[Candidate]) -> Decision:
-            decision = decide(number, list_size, candidates)
-            if decision.verdict is not Verdict.ADD:
-                return decision
-            without_room[number] = reason
-            return Decision(Verdict.REJECT)
-
-        outcomes = _outcomes(room, judgement, probes, decide_without_room, wanted)
-        if not any(outcome.decision.verdict is Verdict.MATCH for outcome in outcomes):
+        hearing.no_room = Reason("no_room", full.free_megabytes or 0, full.least_megabytes or 0)
+        results = hearing.results()
+        if not any(result.verdict is Verdict.MATCH for result in results):
             raise
-    results = (
-        _result(
-            outcome,
-            judged[number],
-            subjects[number],
-            judgement,
-            (*_too_short(room, subjects[number]), *([without_room[number]] if number in without_room else [])),
-        )
-        for number, outcome in enumerate(outcomes)
-    )
     return tuple(
         replace(result, sighting_id=_tell(room, judgement, subject, result, raised))
         for subject, result, raised in zip(subjects, results, alerts, strict=True)
     )
 
 
-def _outcomes(
-    room: Room,
-    judgement: Judgement,
-    probes: list[Probe],
-    decide: Decide,
-    template: Callable[[int], Template | None],
-) -> list[Outcome]:
-    """Ask the gallery until it has decided and written, with the templates that it wants.
+class _Hearing:
+    """The faces of one request before the gallery.
 
-    `template` gives None where a closer look shows that the face will not be added.
+    What a face misses and what its template is are dear and found off the gallery's lock, so only for the faces that
+    nobody knows: the gallery says which, has written nothing then, and decides anew.
     """
-    outcomes: list[Outcome] | TemplatesWanted = TemplatesWanted(())
-    while isinstance(outcomes, TemplatesWanted):
-        for number in outcomes.numbers:
-            probes[number] = replace(probes[number], template=template(number))
-        outcomes = room.gallery.search_or_enrol(
-            judgement.search_lists,
-            judgement.add_list,
-            probes,
-            decide,
-            max(judgement.persons, CANDIDATES),  # the runner-up counts, even where the best alone was asked for
-        )
-    return outcomes
+
+    def __init__(self, room: Room, judgement: Judgement, subjects: Sequence[Subject], template: TemplateOf) -> None:
+        self._room = room
+        self._judgement = judgement
+        self._subjects = subjects
+        self._template = template
+        self._judged: dict[int, Identification] = {}
+        self._missed = {number: one.reasons() for number, one in enumerate(subjects) if one.is_judged}
+        self._hindered: dict[int, tuple[Reason, ...]] = {}
+        self.no_room: Reason | None = None
+        """Why nobody can be added: the disk is full."""
+
+    def results(self) -> list[FaceResult]:
+        """Ask the gallery until it has decided and written, with the templates that it wants."""
+        probes = [Probe(one.embedding, one.newcomer, one.template) for one in self._subjects]
+        outcomes: list[Outcome] | TemplatesWanted = TemplatesWanted(())
+        while isinstance(outcomes, TemplatesWanted):
+            for number in outcomes.numbers:
+                probes[number] = replace(probes[number], template=self._wanted(number))
+            outcomes = self._room.gallery.search_or_enrol(
+                self._judgement.search_lists,
+                self._judgement.add_list,
+                probes,
+                self._decide,
+                max(
+                    self._judgement.persons, CANDIDATES
+                ),  # the runner-up counts, even where the best alone was asked for
+            )
+        return [
+            _result(outcome, self._judged[number], subject, self._judgement, self._hindered.get(number, ()))
+            for number, (subject, outcome) in enumerate(zip(self._subjects, outcomes, strict=True))
+        ]
+
+    def _wanted(self, number: int) -> Template | None:
+        """Return the template, None where a closer look shows that the face will not be added."""
+        is_new = number not in self._missed
+        if is_new:
+            self._missed[number] = self._subjects[number].reasons()
+        return None if is_new and self._missed[number] else self._template(number)
+
+    def _decide(self, number: int, list_size: int, candidates: Sequence[Candidate]) -> Decision:
+        thresholds = self._judgement.policy.at(list_size)
+        self._judged[number] = matching.identify(candidates, thresholds, self._room.calibration)
+        decision = self._judgement.verdict(self._judged[number], self._missed.get(number, ()), number)
+        too_short = _too_short(self._room, self._subjects[number])
+        self._hindered[number] = too_short
+        if decision.verdict is Verdict.ADD and self.no_room is not None:
+            self._hindered[number] = (*too_short, self.no_room)
+        if decision.verdict is Verdict.ADD and self._hindered[number]:
+            return Decision(Verdict.REJECT)
+        return decision
 
 
 def _too_short(room: Room, subject: Subject) -> tuple[Reason, ...]:

@@ -49,6 +49,8 @@ def _endpoint(site: Site, route: Route) -> Callable[..., bottle.HTTPResponse]:
     def respond(**parameters: str) -> bottle.HTTPResponse:
         started = time.monotonic()
         environ = bottle.request.environ
+        if not _is_text(environ["bottle.raw_path"]):
+            return bottle.HTTPError(404)
         try:
             caller, body = _admitted(site, route, environ)
             values = route.form.read(body, site.facts)
@@ -133,6 +135,15 @@ def _admitted_camera(site: Site, route: Route, environ: Mapping[str, Any]) -> tu
     caller = site.authenticator.from_body(body, environ)
     _check_caller(site, route, caller)
     return caller, body
+
+
+def _is_text(raw_path: str) -> bool:
+    """Whether a path, its bytes as Latin-1, is UTF-8: Bottle leaves out what is not, and takes it for another path."""
+    try:
+        raw_path.encode("latin-1").decode()
+    except UnicodeError:
+        return False
+    return True
 
 
 def _check_caller(site: Site, route: Route, caller: Caller) -> None:
