@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from box import NOW_MS, SETTINGS, add, automatic, back_up, fill, opened, state, tree
 
-from edge import archive, backup, cli_backup, config, restoring
+from edge import archive, backup, config, restoring
 from edge.archive import Writer
 from edge.errors import BackupUnusable, GalleryBroken, GalleryUnusable
 from edge.gallery.access import Access
@@ -68,7 +68,7 @@ def test_an_ordinary_tar_lists_it(saved: Path) -> None:
 def test_the_settings_in_it_are_those_in_force(tmp_path: Path) -> None:
     settings = config.load(Path(os.devnull), environment={}, flags=["server.port=9999", "models.pack=mine"])
     file = tmp_path / "edge.conf"
-    file.write_text(cli_backup._settings_text(settings))
+    file.write_text(config.as_text(settings))
     assert config.load(file, environment={}).texts == settings.texts
 
 
