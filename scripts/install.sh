@@ -124,6 +124,11 @@ release() { # into $new; taken apart again where it fails half-way
         run "$new/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-index \
             --find-links "$offline" --no-build-isolation --editable "$new"
     else
+        # What the tests ran with, and nothing else: for Python 3.11 and later.
+        if python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+            run "$new/.venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+                --require-hashes -r "$new/systemd/appliance.txt"
+        fi
         run "$new/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$new"
     fi
     # Compiled now, as the service may write nothing here.
