@@ -31,6 +31,7 @@ from edge.gallery.store import EmbeddedGallery
 from edge.gallery.upkeep import kept_up
 from edge.matching import Calibration
 from edge.outbound import systemd
+from edge.outbound.metrics import Metrics
 from edge.recognition import Passages, Recognizer, Settings, Workers
 from edge.reembedding import PictureEmbedder, take_over
 from edge.types import Actor, ActOutcome, Limit, OperatingPoint, Pack
@@ -368,7 +369,11 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         live = Live(config.server.live_streams, has_history=config.history.keep_days > 0)
         listeners.join(live.listen)
         recognizer = build_recognizer(config, pack, analysers, gallery, listeners, Calibration(points))
-        site = _site(config, pack, recognizer, gallery, history, space, live, access, audit)
+        metrics = Metrics(
+            lambda: _readings(gallery, history, space, recognizer), {"version": __version__, "pack": pack.id}
+        )
+        listeners.join(metrics.listen)
+        site = _site(config, pack, recognizer, gallery, history, space, live, access, audit, metrics)
         server = Server(application(site), server_limits(config))
         log.info("edge %s: pack %s on %s, %d workers", __version__, pack.id, interpreter, len(analysers))
         return _until_stopped(server, recognizer, ready, lambda: pack_is_due(config, pack))
@@ -396,6 +401,7 @@ def _site(
     live: Live,
     access: Access,
     audit: Audit,
+    metrics: Metrics,
 ) -> Site:
     """Return what the routes reach, tokens and keys opened."""
     keys = KeyFile(keys_path(config))
@@ -421,10 +427,25 @@ def _site(
         clock_ms=now_ms,
         restored_from=lambda: restoring.restored_from(config.data.folder),
         live=live,
+        answered=metrics.answered,
+        metrics=metrics.text,
         pace=Pace(config.server.requests_per_token_per_second),
         backups=lambda: backup.kept(config.data.folder),
         back_up=lambda: back_up(config, lambda done, total: None).path,
     )
+
+
+def _readings(gallery: EmbeddedGallery, history: History, space: Space, recognizer: Recognizer) -> dict[str, float]:
+    """Return what /metrics looks up."""
+    counts = gallery.counts()
+    return {
+        "persons": counts.persons,
+        "templates": counts.templates,
+        "lists": counts.lists,
+        "disk_free_bytes": space.room().free_bytes,
+        "frames_superseded": recognizer.superseded,
+        "sightings_dropped": history.dropped,
+    }
 
 
 def keys_path(config: Config) -> Path:

@@ -58,7 +58,16 @@ class ListAlertRaised:
     score: float | None
 
 
-Event = FaceSighted | SightingRecorded | PersonAdded | PersonReplaced | ListAlertRaised
+@dataclass(frozen=True)
+class StageDone:
+    """A stage of a frame's way is behind it."""
+
+    stage: str
+    """`decode`, `decode_again` (whole, after it was made smaller), `detect` (with the points), `embed`, `decide`."""
+    seconds: float
+
+
+Event = FaceSighted | SightingRecorded | PersonAdded | PersonReplaced | ListAlertRaised | StageDone
 Listener = Callable[[Event], None]
 """Must return at once: whoever has work to do puts it in a queue of their own."""
 

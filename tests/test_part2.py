@@ -251,6 +251,7 @@ NOTHING_TO_GET_WRONG = {
     "/health",
     "/openapi.json",
     "/events",
+    "/metrics",
 }
 
 UNKNOWN: dict[str, dict[str, Any]] = {

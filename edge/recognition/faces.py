@@ -94,23 +94,26 @@ def _found(
     stream = (source_id, frame.shape)
     worth = frame.reduction(passes[-1].scale)
     reduction = 1 if room.closeups.has(stream) else worth
-    picture = frame.picture(reduction)
+    with room.timed("decode"):
+        picture = frame.picture(reduction)
     if reduction > 1:
         passes = worker.passes(picture.shape, smallest / reduction, settings.detector_size)
-    faces = worker.faces(
-        picture,
-        passes,
-        presence_floor=settings.presence_floor,
-        enough_pixels=None if multi else smallest / reduction,
-        reduction=reduction,
-    )
+    with room.timed("detect"):
+        faces = worker.faces(
+            picture,
+            passes,
+            presence_floor=settings.presence_floor,
+            enough_pixels=None if multi else smallest / reduction,
+            reduction=reduction,
+        )
     if worth > 1:
         needed = not all(
             worker.embedder.is_fed(face.landmarks.points, worth / reduction) for face in faces if face.size >= smallest
         )
         room.closeups.note(stream, needed=needed)
         if needed and reduction > 1:
-            picture = frame.picture()
+            with room.timed("decode_again"):
+                picture = frame.picture()
             faces = worker.closer(picture, faces)
     return picture, faces
 

@@ -117,7 +117,8 @@ def subjects_of(
     drop_image: bool,
 ) -> list[Subject]:
     """Return the faces of a picture, ready to be judged: each by itself, or with the frames of its visit."""
-    probes = [worker.embedder.probe(picture, one.face.landmarks.points) for one in faces]
+    with room.timed("embed"):
+        probes = [worker.embedder.probe(picture, one.face.landmarks.points) for one in faces]
     passed: Sequence[Passed | None] = [None] * len(probes)
     if room.passages is not None and source_id is not None:
         passed = room.passages.joined(source_id, probes, worker.embedder.given)
@@ -160,7 +161,8 @@ def judge(
     alerts = [_alerts(room, judgement, subject) for subject in subjects]
     hearing = _Hearing(room, judgement, subjects, template)
     try:
-        results = hearing.results()
+        with room.timed("decide"):
+            results = hearing.results()
     except StorageFull as full:
         if len(subjects) == 1:
             raise

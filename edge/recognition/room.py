@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from edge.errors import Mistake, Superseded, TooBusy
-from edge.events import Listeners
+from edge.events import Listeners, StageDone
 from edge.face import image
 from edge.face.analysis import Analyser
 from edge.face.image import Frame
@@ -153,6 +154,13 @@ class Room:
     identifiers: Identifiers
     """Of sightings."""
     closeups: Closeups = field(default_factory=Closeups)
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Tell the listeners what the stage took, where it came to its end."""
+        started = time.perf_counter()
+        yield
+        self.listeners.tell(StageDone(stage, time.perf_counter() - started))
 
     def frame(self, data: bytes) -> Frame:
         """Return the picture, not decoded yet. Raises UnknownPicture, PictureTooSmall."""

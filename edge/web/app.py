@@ -79,6 +79,7 @@ def _endpoint(site: Site, route: Route) -> Callable[..., bottle.HTTPResponse]:
         except Exception:  # the last boundary: the log gets the traceback, the client nothing
             log.exception("%s failed", route.path)
             answer = views.fault()
+        site.answered(route.path, answer.status, time.monotonic() - started)
         return _response(answer)
 
     return respond

@@ -57,6 +57,11 @@ def health(call: Call) -> Answer:
     )
 
 
+def metrics(call: Call) -> Answer:
+    """GET /metrics: numbers for Prometheus."""
+    return Answer(200, content=call.site.metrics(), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
 def stored_picture(call: Call) -> Answer:
     """GET /images/...: a stored picture, for whoever has its signed address."""
     person_id, name, token = (call.parameters[key] for key in ("person_id", "name", "token"))
@@ -148,6 +153,15 @@ HEALTH = schemas.obj(
 )
 
 ROUTES = (
+    Route(
+        "/metrics",
+        metrics,
+        "Tell numbers, in Prometheus' text format: what took how long, what became of the faces, what there is",
+        {200: Told("The numbers", {"type": "string"}, "text/plain")},
+        "service",
+        methods=GET,
+        scopes=frozenset({Scope.READ}),
+    ),
     Route(
         "/history",
         history,

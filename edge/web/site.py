@@ -54,6 +54,9 @@ class Site:
     live: Live
     restored_from: Callable[[], str | None] = lambda: None
     """The time of the backup that the gallery was restored from by itself; None: it was not, or that is known."""
+    answered: Callable[[str, int, float], None] = lambda route, code, seconds: None
+    """Told the template, the status code and the seconds of every request that found its route."""
+    metrics: Callable[[], bytes] = lambda: b""
     attempts: Attempts = field(default_factory=Attempts)
 
     @property
