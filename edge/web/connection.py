@@ -311,8 +311,8 @@ class Connection(HTTPChannel):
 
     def handle_close(self) -> None:
         """Close, and end an answer that would go on."""
+        over = self.live  # before its task sees that nobody reads any more, and takes it away
         super().handle_close()
-        over = self.live
         if over is not None:
             over()
 
