@@ -16,6 +16,7 @@ from edge import (
     bench,
     cli_audit,
     cli_backup,
+    cli_doctor,
     cli_models,
     cli_people,
     cli_tls,
@@ -43,6 +44,8 @@ SECRET_NAMES = ("password", "secret", "key", "token")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit code."""
     options = _parser().parse_args(arguments)
+    if hasattr(options, "diagnose"):  # whose settings may be what is wrong
+        return int(options.diagnose(options))
     try:
         settings = config.load(options.config, flags=options.set)
         daemon.set_up_logging(settings)
@@ -114,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_models.add_parsers(verbs, common)
     cli_backup.add_parsers(verbs, common)
     cli_audit.add_parsers(verbs, common)
+    cli_doctor.add_parsers(verbs, common)
     cli_tls.add_parsers(verbs, common)
     cli_people.add_parsers(verbs, common)
     cli_watch.add_parsers(verbs, common)

@@ -280,6 +280,7 @@ class LogConfig:
     """[log]."""
 
     level: str = _setting(one_of("debug", "info", "warning", "error"))
+    requests: bool = _setting(truth)
 
 
 @dataclass(frozen=True)

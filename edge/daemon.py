@@ -430,6 +430,7 @@ def _site(
         answered=metrics.answered,
         metrics=metrics.text,
         pace=Pace(config.server.requests_per_token_per_second),
+        logs_requests=config.log.requests,
         backups=lambda: backup.kept(config.data.folder),
         back_up=lambda: back_up(config, lambda done, total: None).path,
     )

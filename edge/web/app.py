@@ -24,6 +24,7 @@ from edge.web import auditing, frames, views
 from edge.web.auth import Caller
 from edge.web.body import Body, read_body
 from edge.web.parameters import Names, Values
+from edge.web.request_log import Trail
 from edge.web.routes import ROUTES
 from edge.web.site import Call, Route, Site
 from edge.web.users import check_user
@@ -49,11 +50,13 @@ def _endpoint(site: Site, route: Route) -> Callable[..., bottle.HTTPResponse]:
     def respond(**parameters: str) -> bottle.HTTPResponse:
         started = time.monotonic()
         environ = bottle.request.environ
+        trail = Trail(route.path, parameters)
         if not _is_text(environ["bottle.raw_path"]):
             return bottle.HTTPError(404)
         try:
             caller, body = _admitted(site, route, environ)
-            values = route.form.read(body, site.facts)
+            trail.caller = caller
+            values = trail.values = route.form.read(body, site.facts)
             if caller is not None:
                 _check_binding(caller, values)
             call = Call(
@@ -80,7 +83,11 @@ def _endpoint(site: Site, route: Route) -> Callable[..., bottle.HTTPResponse]:
             log.exception("%s failed", route.path)
             answer = views.fault()
         site.answered(route.path, answer.status, time.monotonic() - started)
-        return _response(answer)
+        if site.logs_requests:
+            trail.write(answer, time.monotonic() - started)
+        response = _response(answer)
+        response.set_header("X-Request-Id", trail.request_id)
+        return response
 
     return respond
 

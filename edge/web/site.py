@@ -58,6 +58,8 @@ class Site:
     """Told the template, the status code and the seconds of every request that found its route."""
     metrics: Callable[[], bytes] = lambda: b""
     attempts: Attempts = field(default_factory=Attempts)
+    logs_requests: bool = False
+    """Whether every request has its line in the log."""
 
     @property
     def now_seconds(self) -> int:
