@@ -71,10 +71,8 @@ class Naming(Roster):
         self.database.space.check()
         for template in templates:
             self._check_template(template)
-        names = self._saved(templates)
-        now_ms = self._clock()
-        new = [persons.stored(template, name, now_ms) for template, name in zip(templates, names, strict=True)]
-        unused = {name for name in names if name is not None}
+        new = self._saved(templates)
+        unused = {one.picture for one in new if one.picture is not None}
         try:
             with self._lock:
                 connection = self.database.read()

@@ -102,10 +102,8 @@ class Roster(Core):
         StorageFull.
         """
         self._check_fusion(list_id, person_id, templates, replace_person_id)
-        names = self._saved(templates)
-        now_ms = self._clock()
-        new = [persons.stored(template, name, now_ms) for template, name in zip(templates, names, strict=True)]
-        unused = {name for name in names if name is not None}
+        new = self._saved(templates)
+        unused = {one.picture for one in new if one.picture is not None}
         try:
             with self._lock:
                 connection = self.database.read()
@@ -141,11 +139,11 @@ class Roster(Core):
             raise Conflict(Mistake("replace_person_id", "a person cannot be fused with themselves"))
         self.person(list_id, person_id)
 
-    def _saved(self, templates: Sequence[Template]) -> list[str | None]:
-        """Put the templates' pictures on disk, off the lock; return their names in order, None where there is none."""
-        pictures = [template.picture for template in templates if template.picture is not None]
-        names = iter(self.pictures.save(pictures))
-        return [None if template.picture is None else next(names) for template in templates]
+    def _saved(self, templates: Sequence[Template]) -> list[StoredTemplate]:
+        """Put the templates' pictures on disk, off the lock; return the templates in order, to be written as rows."""
+        names = iter(self.pictures.save([one.picture for one in templates if one.picture is not None]))
+        now_ms = self._clock()
+        return [persons.stored(one, None if one.picture is None else next(names), now_ms) for one in templates]
 
     def _write_fusion(
         self, number: int, person: Person, former: Mapping[int, Sequence[Negative]], choice: Fusion

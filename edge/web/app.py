@@ -50,9 +50,9 @@ def _endpoint(site: Site, route: Route) -> Callable[..., bottle.HTTPResponse]:
     def respond(**parameters: str) -> bottle.HTTPResponse:
         started = time.monotonic()
         environ = bottle.request.environ
-        trail = Trail(route.path, parameters)
         if not _is_text(environ["bottle.raw_path"]):
             return bottle.HTTPError(404)
+        trail = Trail(route.path, parameters)
         try:
             caller, body = _admitted(site, route, environ)
             trail.caller = caller
@@ -82,9 +82,10 @@ def _endpoint(site: Site, route: Route) -> Callable[..., bottle.HTTPResponse]:
         except Exception:  # the last boundary: the log gets the traceback, the client nothing
             log.exception("%s failed", route.path)
             answer = views.fault()
-        site.answered(route.path, answer.status, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        site.answered(route.path, answer.status, seconds)
         if site.logs_requests:
-            trail.write(answer, time.monotonic() - started)
+            trail.write(answer, seconds)
         response = _response(answer)
         response.set_header("X-Request-Id", trail.request_id)
         return response
