@@ -517,6 +517,9 @@ class Decision:
 
     verdict: Verdict
     person_id: str | None = None
+    same_from: float | None = None
+    """Of somebody who is added because nobody was like them: the normalised similarity from which somebody would have
+    been. None: they are added for another reason."""
 
 
 @dataclass(frozen=True)

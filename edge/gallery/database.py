@@ -13,11 +13,14 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from edge.errors import GalleryBroken, GalleryUnusable, StorageFull
-from edge.gallery import soundness, traces
+from edge.gallery import records, soundness, traces
+from edge.gallery.capture import Capture
+from edge.gallery.outbox import Outbox
 from edge.gallery.schema import MIGRATIONS, Migration
 from edge.gallery.space import Space
 
@@ -96,6 +99,10 @@ class Database:
         self._readers: dict[threading.Thread, sqlite3.Connection] = {}
         self._readers_lock = threading.Lock()
         self._local = threading.local()
+        self.capture: Capture | None = None
+        """What a fleet is told of; None where the box is in none."""
+        self.when_captured: Callable[[], None] = lambda: None
+        """Called after a commit that a fleet is told of, in the thread of the commit."""
         with contextlib.ExitStack() as undo, refusing_when_full():
             self._lock_file = _locked(folder)
             undo.callback(os.close, self._lock_file)
@@ -107,6 +114,7 @@ class Database:
             self._scanned = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             undo.callback(os.close, self._scanned)
             self._migrate(migrations)
+            self.capture = self._captured()
             undo.pop_all()
         self._open = True
 
@@ -160,29 +168,41 @@ class Database:
                 migration(transaction)
                 transaction.execute(f"PRAGMA user_version = {number:d}")
 
+    def _captured(self) -> Capture | None:
+        is_in_fleet = records.has_position(self._writer)
+        return Capture(self._writer, Outbox(lambda: time.time_ns() // 1_000_000)) if is_in_fleet else None
+
     @contextlib.contextmanager
-    def write(self, *, essential: bool = False) -> Iterator[sqlite3.Connection]:
+    def write(self, *, essential: bool = False, replicates: bool = True) -> Iterator[sqlite3.Connection]:
         """Yield the writer in a transaction; on disk when the `with` ends, undone if it ends by an exception.
 
         `essential`: what must go on while the disk has no room for anything else: erasing, and what a start needs.
-        Waits for other writers. Raises StorageFull if the disk is full or fails; nothing is written then.
+        `replicates`: a fleet, where the box is in one, is told of it. Waits for other writers. Raises StorageFull if
+        the disk is full or fails; nothing is written then.
         """
         if essential:
             self.space.make_way()
         else:
             self.space.check()
+        is_captured = False
         with self._writing:
             with refusing_when_full():
                 self._writer.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._writer
+                    is_captured = replicates and self.capture is not None and self.capture.collect(self._writer)
                     self._writer.execute("COMMIT")
                 except BaseException as error:
                     self._roll_back()
                     if type(error) is sqlite3.DatabaseError:  # corrupt, see _translated
                         self._make_indexes_anew()
                     raise
+                finally:
+                    if self.capture is not None:
+                        self.capture.forget()
             self._committed()
+        if is_captured:
+            self.when_captured()
 
     def _roll_back(self) -> None:
         if not self._writer.in_transaction:  # SQLite has done so itself, as it does when the disk is full
@@ -269,6 +289,8 @@ class Database:
                     "free space of the database could not be overwritten; the next erasure tries", exc_info=True
                 )
             self._checkpoint("TRUNCATE")
+            if self.capture is not None:
+                self.capture.install()
 
     def read(self) -> sqlite3.Connection:
         """Return this thread's read-only connection: it sees what was committed, and waits for no writer."""

@@ -42,6 +42,8 @@ class DraftedPerson:
     rank: int
     person: Person
     template: Template
+    same_from: float | None = None
+    """See Decision."""
 
 
 @dataclass(frozen=True)
@@ -174,8 +176,16 @@ class Draft:
 
     # --- drafting ---
 
-    def add(self, person_id: str, newcomer: NewPerson, template: Template, picture: str | None, now_ms: int) -> Person:
-        """Draft a new person. ValueError where there is no list to add to."""
+    def add(
+        self,
+        person_id: str,
+        newcomer: NewPerson,
+        template: Template,
+        picture: str | None,
+        now_ms: int,
+        same_from: float | None = None,
+    ) -> Person:
+        """Draft a new person; `same_from`: see Decision. ValueError where there is no list to add to."""
         if self._adding is None:
             raise ValueError("the decision was to add somebody, but there is no list to add to")
         person = Person(
@@ -192,7 +202,7 @@ class Draft:
             picture=picture,
         )
         rank = FIRST_DRAFT_RANK + len(self.persons)
-        self.persons[person_id] = DraftedPerson(self._adding, None, rank, person, template)
+        self.persons[person_id] = DraftedPerson(self._adding, None, rank, person, template, same_from)
         self._adding.size += 1
         self._note(newcomer, ActOutcome.ADDED, person)
         return person

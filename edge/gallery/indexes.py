@@ -122,6 +122,13 @@ class Indexes:
         index = self._of_list.pop(list_number, None) or self._empty(list_number)
         index.throw_away()
 
+    def load_anew(self) -> None:
+        """Have every index loaded from the rows at its next use: more has changed than it is worth following."""
+        for number in list(self._of_list):
+            self._of_list.pop(number).throw_away()
+        self._damaged.clear()
+        self._other_packs.clear()
+
     def forget(self, templates: Iterable[int]) -> None:
         """Note that these templates have been deleted."""
         self._damaged.difference_update(templates)

@@ -28,6 +28,9 @@ _SELECT = (
 SELECT_BY_ID = f"{_SELECT} WHERE persons.person_id = :person_id AND persons.list = :list"
 SELECT_BY_NUMBER = f"{_SELECT} WHERE persons.number = :number"
 SELECT_BY_ID_ALONE = f"{_SELECT} WHERE persons.person_id = :person_id"
+_ALIASED = "(SELECT person FROM aliases WHERE alias = :person_id)"
+SELECT_BY_ALIAS_ALONE = f"{_SELECT} WHERE persons.number = {_ALIASED}"
+SELECT_BY_ALIAS = f"{_SELECT} WHERE persons.number = {_ALIASED} AND persons.list = :list"
 SELECT_PERSONS_AFTER = (
     f"{_SELECT} WHERE persons.list = :list AND persons.number > :after ORDER BY persons.number LIMIT :limit"
 )
@@ -60,7 +63,8 @@ SELECT_TEMPLATES_OF_PERSON = "SELECT id, vector, picture FROM templates WHERE pe
 SELECT_KNOWN_TEMPLATES = (
     "SELECT templates.id, templates.person, templates.pack, templates.vector, templates.cohort_similarity,"
     " templates.crc32, templates.quality, templates.created_ms, templates.picture"
-    " FROM persons CROSS JOIN templates ON templates.person = persons.number WHERE persons.person_id = :person_id"
+    " FROM templates WHERE templates.person = coalesce("
+    "(SELECT number FROM persons WHERE person_id = :person_id), (SELECT person FROM aliases WHERE alias = :person_id))"
 )
 SELECT_SIGHTINGS_OF_PERSON = (
     "SELECT picture, vector FROM sightings WHERE person = :person AND (picture IS NOT NULL OR vector IS NOT NULL)"
@@ -137,7 +141,10 @@ class Removed:
 
 def find(connection: sqlite3.Connection, list_number: int, person_id: str) -> tuple[int, Person] | None:
     """Return the person's number and record, None if the list has no such person."""
-    row = connection.execute(SELECT_BY_ID, {"person_id": person_id, "list": list_number}).fetchone()
+    columns = {"person_id": person_id, "list": list_number}
+    row = (
+        connection.execute(SELECT_BY_ID, columns).fetchone() or connection.execute(SELECT_BY_ALIAS, columns).fetchone()
+    )
     return None if row is None else (row[0], _person(row))
 
 
@@ -159,7 +166,9 @@ def by_number(connection: sqlite3.Connection, number: int) -> Person | None:
 
 def find_anywhere(connection: sqlite3.Connection, person_id: str) -> tuple[int, Person] | None:
     """Return the person's number and record, whichever list they are in, None if there is none of that id."""
-    row = connection.execute(SELECT_BY_ID_ALONE, {"person_id": person_id}).fetchone()
+    columns = {"person_id": person_id}
+    row = connection.execute(SELECT_BY_ID_ALONE, columns).fetchone()
+    row = row or connection.execute(SELECT_BY_ALIAS_ALONE, columns).fetchone()
     return None if row is None else (row[0], _person(row))
 
 

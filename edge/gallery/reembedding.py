@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.gallery import persons, spool
+from edge.gallery import persons, records, spool
 from edge.gallery.database import BUSY_SECONDS, DATABASE_NAME, Database
 from edge.gallery.spool import Entry
 from edge.types import StoredTemplate
@@ -23,6 +23,7 @@ INSERT_PACK = (
 )
 SELECT_PICTURES_AFTER = "SELECT picture, pack FROM templates WHERE picture > :after ORDER BY picture LIMIT :limit"
 SELECT_TEMPLATE_OF_PICTURE = "SELECT id, person, quality, created_ms FROM templates WHERE picture = :picture"
+UPDATE_PICTURE_GIVEN = "UPDATE templates SET picture = NULL WHERE id = :id"
 SELECT_REACH_AFTER = (
     "SELECT persons.number, persons.person_id, lists.name,"
     " EXISTS (SELECT 1 FROM templates WHERE person = persons.number AND +pack = :pack),"
@@ -132,7 +133,10 @@ def _replaced(transaction: sqlite3.Connection, entry: Entry, pack_id: str) -> bo
     if row is None or entry.embedding is None:  # erased meanwhile, or no face was found
         return False
     id_, person, quality, created_ms = row
-    transaction.execute(persons.DELETE_TEMPLATE, {"id": id_})
+    if records.has_position(transaction):  # another box of the fleet may still recognise by the old one
+        transaction.execute(UPDATE_PICTURE_GIVEN, {"id": id_})
+    else:
+        transaction.execute(persons.DELETE_TEMPLATE, {"id": id_})
     persons.insert_template(
         transaction, person, StoredTemplate(entry.embedding, pack_id, quality, created_ms, entry.picture)
     )

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 
 from edge.errors import Conflict, Mistake
-from edge.gallery import lists, persons, rejections
+from edge.gallery import lists, persons, records, rejections
 from edge.gallery.core import Core
 from edge.gallery.fusion import Fusion, fused
 from edge.gallery.paging import page
@@ -113,6 +113,8 @@ class Roster(Core):
                 others = [known for _, one in former for known in persons.known_templates(connection, one.person_id)]
                 own = persons.known_templates(connection, person_id)
                 former_numbers = [one for one, _ in former]
+                if number in former_numbers:
+                    raise Conflict(Mistake("replace_person_id", "another id of the same person"))
                 negatives = {one: self._fused_negatives((number, own), (one, others)) for one in former_numbers}
                 if any(negatives.values()):
                     self._negatives.add(number)
@@ -160,6 +162,9 @@ class Roster(Core):
                 renumbered += persons.delete_template(transaction, known)
             for one, negatives in former.items():
                 persons.take_over_sightings(transaction, number, one)
+                records.take_over(transaction, number, one)
+                if self.database.capture is not None:
+                    self.database.capture.note_fusion(number, one)
                 rejections.take_over(transaction, number, one, negatives)
                 removed += persons.delete(transaction, one)
             for template in (*(known.template for known in choice.moved), *choice.added):
@@ -218,7 +223,7 @@ class Roster(Core):
             connection = self.database.read()
             list_number, _ = lists.the_list(connection, list_id)
             wanted = (persons.find(connection, list_number, person_id) for person_id in dict.fromkeys(person_ids))
-            found = [one for one in wanted if one is not None]
+            found = list({one[0]: one for one in wanted if one is not None}.values())
             if not found:
                 return 0
             removed = Removed()

@@ -216,6 +216,51 @@ def audit(connection: sqlite3.Connection) -> None:
     connection.execute(CREATE_AUDIT)
 
 
+_FLEET = (
+    # What was changed here, until the fleet's stream has it and it came back in its place there. `has_record`: it says
+    # what the person's record is, and not only what is added to it.
+    "CREATE TABLE outbox ("
+    " number INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " origin TEXT NOT NULL,"
+    " serial INTEGER NOT NULL,"
+    " subject TEXT NOT NULL,"
+    " is_last INTEGER NOT NULL,"
+    " has_record INTEGER NOT NULL,"
+    " sequence INTEGER,"
+    " body BLOB NOT NULL"
+    ") STRICT",
+    "CREATE UNIQUE INDEX outbox_by_serial ON outbox (origin, serial)",
+    "CREATE INDEX outbox_by_subject ON outbox (subject)",
+    "CREATE INDEX outbox_by_sequence ON outbox (sequence) WHERE sequence IS NOT NULL",
+    "CREATE INDEX outbox_unacknowledged ON outbox (number) WHERE sequence IS NULL",
+    "CREATE TABLE origins (origin TEXT PRIMARY KEY, serial INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    # for ever, and of an id no more than what knows it again
+    "CREATE TABLE tombstones (digest BLOB PRIMARY KEY) STRICT, WITHOUT ROWID",
+    # ids under which other boxes added somebody in the same moment
+    "CREATE TABLE aliases ("
+    " alias TEXT PRIMARY KEY,"
+    " person INTEGER NOT NULL REFERENCES persons (number) ON DELETE CASCADE"
+    ") STRICT, WITHOUT ROWID",
+    "CREATE INDEX aliases_by_person ON aliases (person)",
+    # who was added lately, by which face: whom a box that did not know of it yet may have added as well
+    "CREATE TABLE newcomers ("
+    " sequence INTEGER PRIMARY KEY,"
+    " person INTEGER NOT NULL REFERENCES persons (number) ON DELETE CASCADE,"
+    " origin TEXT NOT NULL,"
+    " pack TEXT NOT NULL,"
+    " vector BLOB NOT NULL,"
+    " cohort_similarity REAL NOT NULL"
+    ") STRICT",
+    "CREATE INDEX newcomers_by_person ON newcomers (person)",
+)
+
+
+def fleet(connection: sqlite3.Connection) -> None:
+    """Keep what a fleet needs; empty for ever on a box that is in none."""
+    for statement in _FLEET:
+        connection.execute(statement)
+
+
 Migration = Callable[[sqlite3.Connection], None]
 
 MIGRATIONS: tuple[Migration, ...] = (
@@ -224,5 +269,6 @@ MIGRATIONS: tuple[Migration, ...] = (
     rejections,
     sightings_of_nobody,
     audit,
+    fleet,
 )
 """In order, for ever: `user_version` is how many of them a database has had."""

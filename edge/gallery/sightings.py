@@ -18,7 +18,8 @@ INSERT_SIGHTING = (
     " box, reasons, picture, picture_bytes, pack, vector, cohort_similarity)"
     " SELECT :sighting_id, :time_ms, lists.number, persons.number, :source_id, :group_id, :verdict, :score, :threshold,"
     " :box, :reasons, :picture, :picture_bytes, :pack, :vector, :cohort_similarity"
-    " FROM lists LEFT JOIN persons ON persons.person_id = :person_id"
+    " FROM lists LEFT JOIN persons ON persons.number = coalesce("
+    "(SELECT number FROM persons WHERE person_id = :person_id), (SELECT person FROM aliases WHERE alias = :person_id))"
     " WHERE lists.list_id = :list_id AND (:person_id IS NULL OR persons.number IS NOT NULL)"
 )
 
@@ -64,7 +65,10 @@ SELECT_VECTORS_OF_PERSON = (
 )
 SELECT_SAME_VECTOR = "SELECT 1 FROM sightings WHERE person = :person AND vector = :vector LIMIT 1"
 UPDATE_SIGHTING_PERSON = "UPDATE sightings SET person = :person WHERE sighting_id = :sighting_id AND person IS :former"
-SELECT_PERSON_NUMBER = "SELECT number FROM persons WHERE person_id = :person_id"
+SELECT_PERSON_NUMBER = (
+    "SELECT coalesce((SELECT number FROM persons WHERE person_id = :person_id),"
+    " (SELECT person FROM aliases WHERE alias = :person_id))"
+)
 
 SELECT_OLDEST = "SELECT id, time_ms, picture, picture_bytes FROM sightings ORDER BY time_ms, id LIMIT :limit"
 SELECT_OLDEST_PICTURES = (
@@ -159,7 +163,7 @@ def select(
     person = None
     if person_id is not None:
         row = connection.execute(SELECT_PERSON_NUMBER, {"person_id": person_id}).fetchone()
-        if row is None:
+        if row[0] is None:
             return []  # erased, and all sightings with them
         person = row[0]
     statement = SELECT_BY_TIME

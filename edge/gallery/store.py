@@ -2,7 +2,7 @@
 
 Here is what a recognition does; the rest is in its parts: core (the open folder), roster (persons), photos (what they
 are recognised by), naming (strangers), finding (by words), rejecting (who somebody is not), directory (lists, source
-groups, sources).
+groups, sources), replica (a fleet).
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from edge.gallery.directory import Directory
 from edge.gallery.draft import Change, Draft, DraftedList
 from edge.gallery.finding import Finding
 from edge.gallery.naming import Naming
+from edge.gallery.operations import Newness
 from edge.gallery.photos import Photos
 from edge.gallery.protocol import CANDIDATES, Counts, Decide, Gallery, Outcome, Probe, TemplatesWanted
 from edge.gallery.rejecting import Rejecting
+from edge.gallery.replica import Replica
 from edge.types import Candidate, Decision, Embedding, Person, Verdict
 
 __all__ = ["Counts", "Decide", "EmbeddedGallery", "Gallery", "Outcome", "Probe", "TemplatesWanted"]
 
 
-class EmbeddedGallery(Photos, Naming, Finding, Rejecting, Directory):
+class EmbeddedGallery(Photos, Naming, Finding, Rejecting, Directory, Replica):
     """The gallery in a data folder."""
 
     def identify(self, list_id: str, embedding: Embedding, persons: int = CANDIDATES) -> list[Candidate]:
@@ -164,7 +166,7 @@ class EmbeddedGallery(Photos, Naming, Finding, Rejecting, Directory):
                     wanted.append(number)
                 elif person is None:
                     id_ = self._identifiers.new()
-                    person = draft.add(id_, probe.newcomer, template, picture, self._clock())
+                    person = draft.add(id_, probe.newcomer, template, picture, self._clock(), decision.same_from)
                 else:
                     person = draft.replace(person.person_id, probe.newcomer, template, picture, self._clock())
             outcomes.append(Outcome(decision, person, candidates, list_size))
@@ -187,9 +189,17 @@ class EmbeddedGallery(Photos, Naming, Finding, Rejecting, Directory):
         if not draft.persons:
             return []
         with self.database.write() as transaction:
+            self._note_newness(draft)
             changes = draft.write(transaction, self._clock())
             transaction.execute(UPDATE_CLOCK, {"clock_ms": self._identifiers.latest_ms})
         return changes
+
+    def _note_newness(self, draft: Draft) -> None:
+        """Tell a fleet of whom nobody was like: another box may be adding the same face in this moment."""
+        if self.database.capture is not None:
+            for person_id, one in draft.persons.items():
+                if one.number is None and one.same_from is not None:
+                    self.database.capture.note_newness(person_id, Newness(one.same_from, self._cohort_weight))
 
     def _follow(self, changes: Sequence[Change]) -> None:
         """Bring indexes and pictures up to date with the rows."""

@@ -232,6 +232,8 @@ class _Hearing:
             self._hindered[number] = (*too_short, self.no_room)
         if decision.verdict is Verdict.ADD and self._hindered[number]:
             return Decision(Verdict.REJECT)
+        if decision.verdict is Verdict.ADD:
+            return replace(decision, same_from=self._room.calibration.similarity(thresholds.match))
         return decision
 
 

@@ -24,6 +24,10 @@ READ_WHOLE |= {"soundness.SELECT_TABLES"}
 """At a start: the schema, of some twenty rows."""
 READ_WHOLE |= {"acts.SELECT_FIRST_YOUNG", "acts.SELECT_LAST_TOO_MANY"}
 """Once an hour, of a log of bounded size, by a reader that nobody waits for."""
+READ_WHOLE |= {"outbox.SELECT_UNACKNOWLEDGED_COUNT", "outbox.SELECT_ANY"}
+"""What waits for the fleet: a few rows, or as many as were changed while the network was away."""
+READ_WHOLE |= {"outbox.DELETE_ALL", "records.DELETE_ORIGINS", "records.DELETE_ALL_NEWCOMERS"}
+"""While joining or leaving a fleet, with the service stopped."""
 
 
 def statements() -> Iterator[tuple[str, str]]:

@@ -1,0 +1,273 @@
+"""All that a box shares, line by line, and how another becomes like it without losing anything of its own.
+
+Nobody is taken away here but those who were erased: who is missing elsewhere and was never erased is news, and is
+published. So two boxes that seed each other end with the same persons, whoever begins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import sqlite3
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, NamedTuple
+
+from edge.errors import Mistake, Unusable
+from edge.gallery import outbox, records
+from edge.gallery.applying import Applying
+from edge.gallery.capture import Capture
+from edge.gallery.operations import MOST_BYTES, Kind, Operation, SharedTemplate, decoded, encoded
+from edge.gallery.records import Newcomer, Record
+
+VERSION = 1
+ITEMS_A_LINE = 2000
+"""Of origins and tombstones: a line stays under 200 KB."""
+
+HEAD, ORIGINS, TOMBSTONES, LIST, PERSON, NEWCOMER, END = (b"H", b"O", b"T", b"L", b"P", b"N", b"E")
+
+Picture = Callable[[str], "bytes | None"]
+
+
+class Incomplete(Unusable, ValueError):
+    """A snapshot that was cut off or is garbage."""
+
+
+# --- what is told ---
+
+
+def content_lines(connection: sqlite3.Connection, picture: Picture | None = None) -> Iterator[bytes]:
+    """Yield lists and persons, the same bytes on every box that holds the same (but for the order)."""
+    for list_id, name, created_ms in records.every_list(connection):
+        yield LIST + json.dumps([list_id, name, created_ms]).encode()
+    for record in records.every_record(connection):
+        yield PERSON + encoded(_whole(connection, record, picture))
+
+
+def snapshot_lines(connection: sqlite3.Connection, picture: Picture | None) -> Iterator[bytes]:
+    """Yield all that another box needs to go on from here. The connection sees one moment meanwhile."""
+    total, count = hashlib.sha256(), 0
+    for line in itertools.chain(
+        [HEAD + json.dumps([VERSION, max(records.position(connection) or 0, 0)]).encode()],
+        _lots(ORIGINS, records.every_origin(connection)),
+        (TOMBSTONES + b"".join(lot) for lot in records.every_tombstone(connection)),
+        content_lines(connection, picture),
+        _newcomer_lines(connection),
+    ):
+        total.update(line)
+        count += 1
+        yield line
+    yield END + json.dumps([count, total.hexdigest()]).encode()
+
+
+def _lots(kind: bytes, items: Iterable[object]) -> Iterator[bytes]:
+    iterator = iter(items)
+    while lot := list(itertools.islice(iterator, ITEMS_A_LINE)):
+        yield kind + json.dumps(lot).encode()
+
+
+def _newcomer_lines(connection: sqlite3.Connection) -> Iterator[bytes]:
+    for one in records.newcomers_after(connection, 0):
+        person_id = records.person_id_of(connection, one.person)
+        head = json.dumps([one.sequence, person_id, one.origin, one.pack_id, one.cohort_similarity]).encode()
+        yield NEWCOMER + struct.pack("<I", len(head)) + head + one.vector
+
+
+def _whole(connection: sqlite3.Connection, record: Record, picture: Picture | None) -> Operation:
+    room = MOST_BYTES // 2
+    templates: list[SharedTemplate] = []
+    for known in records.known_templates(connection, record.number):
+        name = known.template.picture
+        crop = None if name is None or picture is None else picture(name)
+        room -= len(crop or b"")
+        templates.append(records.shared(known, crop if room >= 0 else None))
+    rejected = records.shared_rejections(connection, record.number)
+    return Operation(
+        Kind.PUT,
+        record.person_id,
+        origin="",
+        serial=0,
+        time_ms=0,
+        seen=0,
+        record=record.columns,
+        templates=tuple(sorted(templates, key=lambda one: one.key)),
+        rejections=tuple(sorted(rejected, key=lambda one: one.sighting_id)),
+        aliases=tuple(records.aliases_of(connection, record.number)),
+    )
+
+
+# --- what is heard ---
+
+
+class Heard(NamedTuple):
+    """A snapshot that is whole, in a file."""
+
+    file: IO[bytes]
+    position: int
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield its lines."""
+        self.file.seek(0)
+        while size := self.file.read(4):
+            yield self.file.read(struct.unpack("<I", size)[0])
+
+    def persons(self) -> Iterator[Operation]:
+        """Yield its persons."""
+        for line in self.lines():
+            if line[:1] == PERSON:
+                yield decoded(line[1:])
+
+
+def heard(lines: Iterable[bytes], file: IO[bytes]) -> Heard:
+    """Put the lines into the file and look whether they are whole. Raises Incomplete."""
+    total, count, position, is_whole = hashlib.sha256(), 0, -1, False
+    try:
+        for line in lines:
+            if is_whole:
+                raise ValueError("lines behind the end")
+            if line[:1] == HEAD:
+                version, position = json.loads(line[1:])
+                if version != VERSION or count:
+                    raise ValueError(f"of version {version}, this program knows {VERSION}")
+            if line[:1] == END:
+                is_whole = json.loads(line[1:]) == [count, total.hexdigest()]
+            else:
+                total.update(line)
+                count += 1
+                file.write(struct.pack("<I", len(line)) + line)
+    except (ValueError, TypeError) as error:
+        raise _incomplete(str(error)) from error
+    if not is_whole or position < 0:
+        raise _incomplete("it is cut off, or was changed on the way")
+    return Heard(file, position)
+
+
+def _incomplete(reason: str) -> Incomplete:
+    return Incomplete(Mistake("snapshot", reason), message="what another box sent of itself cannot be used")
+
+
+class Seeding:
+    """A snapshot taken in, in one transaction."""
+
+    def __init__(self, transaction: sqlite3.Connection, applying: Applying, capture: Capture) -> None:
+        """`applying`: of the same transaction."""
+        self._transaction = transaction
+        self._applying = applying
+        self._capture = capture
+        self._lists: set[str] = set()
+        self._persons: set[str] = set()
+        self._joined: list[Operation] = []
+        """Persons of whom more is known here: that two boxes added one face, and under which ids."""
+        self.published = 0
+        """What is news to the others."""
+
+    def take_in(self, snapshot: Heard) -> None:
+        """Be as the snapshot says, but for what is ahead of it here, and say what it does not know."""
+        kinds: dict[bytes, Callable[[bytes], None]] = {
+            ORIGINS: self._origins,
+            TOMBSTONES: self._tombstones,
+            LIST: self._list,
+            PERSON: lambda rest: self._person(decoded(rest)),
+        }
+        for line in snapshot.lines():
+            if line[:1] in kinds:
+                kinds[line[:1]](line[1:])
+        self._transaction.execute(records.DELETE_NEWCOMERS, {"last": 1 << 62})
+        for line in snapshot.lines():
+            if line[:1] == NEWCOMER:
+                self._newcomer(line[1:])
+        for operation in self._joined:
+            self._join(operation)
+        self._erase_the_dead()
+        self._say_what_is_only_here()
+        outbox.passed(self._transaction, snapshot.position)
+        records.set_position(self._transaction, snapshot.position)
+
+    def _origins(self, rest: bytes) -> None:
+        for origin, serial in json.loads(rest):
+            records.note_serial(self._transaction, str(origin), int(serial))
+            outbox.all_came_back(self._transaction, str(origin), int(serial))
+
+    def _tombstones(self, rest: bytes) -> None:
+        records.bury_digests(self._transaction, records.parted(rest))
+
+    def _list(self, rest: bytes) -> None:
+        list_id, name, created_ms = json.loads(rest)
+        record = {"name": name, "created_ms": created_ms}
+        self._applying.put_list(Operation(Kind.LIST, str(list_id), "", 0, 0, 0, record=record))
+        self._lists.add(str(list_id))
+
+    def _person(self, operation: Operation) -> None:
+        self._persons.add(operation.about)
+        self._persons.update(operation.aliases)
+        if any(records.is_buried(self._transaction, one) for one in (operation.about, *operation.aliases)):
+            for one in (operation.about, *operation.aliases):  # erased here, and they have not heard of it
+                self._applying.say_erased(one)
+            return
+        if records.is_alias(self._transaction, operation.about):
+            self._joined.append(operation)  # once what the snapshot says of the other is in
+            return
+        number = self._applying.put_person(operation)
+        self._applying.put_aliases(number, operation.aliases)
+        self._applying.put_content(number, self._exact(number, operation))
+        if not outbox.has(self._transaction, operation.subject):
+            self._applying.put_rejections(number, operation.rejections)
+            if set(records.aliases_of(self._transaction, number)) - set(operation.aliases):
+                self._joined.append(operation)
+
+    def _join(self, operation: Operation) -> None:
+        """Say that two who are told apart elsewhere are one: whoever is one here stays one."""
+        number = records.number_of(self._transaction, operation.about)
+        record = None if number is None else records.record(self._transaction, number)
+        if number is not None and record is not None:
+            self._applying.put_content(number, operation)
+            self._say(record)
+
+    def _say(self, record: Record) -> None:
+        known = records.known_templates(self._transaction, record.number)
+        rejected = records.shared_rejections(self._transaction, record.number)
+        aliases = tuple(records.aliases_of(self._transaction, record.number))
+        self._capture.write_whole(self._transaction, record, known, rejected, aliases=aliases)
+        self.published += 1
+
+    def _exact(self, number: int, operation: Operation) -> Operation:
+        """Return the operation with what is to go, so that the templates are those of the snapshot."""
+        if outbox.has(self._transaction, operation.subject):
+            return operation
+        wanted = {one.key for one in operation.templates}
+        known = {records.shared(one).key for one in records.known_templates(self._transaction, number)}
+        return operation.with_removed(tuple(sorted(known - wanted)))
+
+    def _newcomer(self, rest: bytes) -> None:
+        (size,) = struct.unpack("<I", rest[:4])
+        sequence, person_id, origin, pack_id, cohort_similarity = json.loads(rest[4 : 4 + size])
+        number = None if person_id is None else records.number_of(self._transaction, person_id)
+        if number is not None:
+            newcomer = Newcomer(sequence, number, origin, pack_id, rest[4 + size :], cohort_similarity)
+            records.note_newcomer(self._transaction, newcomer)
+
+    def _erase_the_dead(self) -> None:
+        for list_id, _, _ in list(records.every_list(self._transaction)):
+            if records.is_buried(self._transaction, list_id):
+                self._applying.erase_list(list_id)
+        for record in list(records.every_record(self._transaction)):
+            if records.is_buried(self._transaction, record.person_id):
+                self._applying.erase(record.person_id)
+
+    def _say_what_is_only_here(self) -> None:
+        box = self._capture.outbox
+        for list_id, name, created_ms in list(records.every_list(self._transaction)):
+            if list_id not in self._lists and not outbox.has(self._transaction, f"list.{list_id}"):
+                box.write(self._transaction, Kind.LIST, list_id, record={"name": name, "created_ms": created_ms})
+                self.published += 1
+        for record in list(records.every_record(self._transaction)):
+            if record.person_id not in self._persons and not self._is_said(record):
+                self._say(record)
+
+    def _is_said(self, record: Record) -> bool:
+        """Whether the outbox says all of the person already."""
+        said = [decoded(body) for body in outbox.bodies(self._transaction, f"person.{record.person_id}")]
+        told = {one.key for operation in said for one in operation.templates}
+        known = {records.shared(one).key for one in records.known_templates(self._transaction, record.number)}
+        return any(operation.record for operation in said) and known <= told
