@@ -17,6 +17,7 @@ from edge import (
     cli_audit,
     cli_backup,
     cli_doctor,
+    cli_fleet,
     cli_models,
     cli_people,
     cli_tls,
@@ -119,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_audit.add_parsers(verbs, common)
     cli_doctor.add_parsers(verbs, common)
     cli_tls.add_parsers(verbs, common)
+    cli_fleet.add_parsers(verbs, common)
     cli_people.add_parsers(verbs, common)
     cli_watch.add_parsers(verbs, common)
 

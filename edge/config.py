@@ -105,6 +105,13 @@ def text_to(most: int) -> Parse:
     return parse
 
 
+def subject_token(text: str) -> str:
+    """Parse what may be a part of a NATS subject and a stream's name."""
+    if not 1 <= len(text) <= 100 or not text.isascii() or not text.replace("-", "").isalnum():
+        raise ValueError(f"'{text[:100]}' is not of 1 to 100 letters, digits and hyphens")
+    return text
+
+
 def input_size(text: str) -> tuple[int, int]:
     """Parse ROWSxCOLUMNS."""
     rows, _, columns = text.partition("x")
@@ -276,6 +283,22 @@ class AuditConfig:
 
 
 @dataclass(frozen=True)
+class FleetConfig:
+    """[fleet]."""
+
+    servers: str = _setting(text_to(2000))
+    ca_file: Path | None = _setting(word_or("", path))
+    user: str = _setting(text_to(200))
+    password_file: Path | None = _setting(word_or("", path))
+    prefix: str = _setting(subject_token)
+    box_name: str = _setting(text_to(100))
+    share_pictures: bool = _setting(truth)
+    digest_seconds: float = _setting(number(1, 3600))
+    stream_days: float = _setting(number(1, 3650))
+    stream_megabytes: int = _setting(whole(10, 1_000_000))
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """[log]."""
 
@@ -301,6 +324,7 @@ class Config:
     backup: BackupConfig
     tokens: TokensConfig
     audit: AuditConfig
+    fleet: FleetConfig
     log: LogConfig
 
     texts: Mapping[str, str] = dataclasses.field(repr=False)
@@ -322,6 +346,7 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "backup": BackupConfig,
     "tokens": TokensConfig,
     "audit": AuditConfig,
+    "fleet": FleetConfig,
     "log": LogConfig,
 }
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge import __version__, archive, backup, calibration, catalogue, packs, restoring
 from edge.config import Config, as_text
@@ -43,6 +44,9 @@ from edge.web.body import BodyLimits
 from edge.web.server import Server, ServerLimits
 from edge.web.site import Site
 from edge.web.watching import Live
+
+if TYPE_CHECKING:
+    from edge.fleet.link import Link
 
 log = logging.getLogger(__name__)
 
@@ -370,10 +374,14 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         listeners.join(live.listen)
         recognizer = build_recognizer(config, pack, analysers, gallery, listeners, Calibration(points))
         metrics = Metrics(
-            lambda: _readings(gallery, history, space, recognizer), {"version": __version__, "pack": pack.id}
+            lambda: _readings(gallery, history, space, recognizer, fleet), {"version": __version__, "pack": pack.id}
         )
         listeners.join(metrics.listen)
-        site = _site(config, pack, recognizer, gallery, history, space, live, access, audit, metrics)
+        fleet = fleet_link(config, gallery, pack)
+        if fleet is not None:
+            fleet.start()
+            parts.callback(fleet.stop, config.server.stop_seconds / 2)
+        site = _site(config, pack, recognizer, gallery, history, space, live, access, audit, metrics, fleet)
         server = Server(application(site), server_limits(config))
         log.info("edge %s: pack %s on %s, %d workers", __version__, pack.id, interpreter, len(analysers))
         return _until_stopped(server, recognizer, ready, lambda: pack_is_due(config, pack))
@@ -402,6 +410,7 @@ def _site(
     access: Access,
     audit: Audit,
     metrics: Metrics,
+    fleet: Link | None,
 ) -> Site:
     """Return what the routes reach, tokens and keys opened."""
     keys = KeyFile(keys_path(config))
@@ -431,15 +440,36 @@ def _site(
         metrics=metrics.text,
         pace=Pace(config.server.requests_per_token_per_second),
         logs_requests=config.log.requests,
+        fleet=None if fleet is None else fleet.told,
         backups=lambda: backup.kept(config.data.folder),
         back_up=lambda: back_up(config, lambda done, total: None).path,
     )
 
 
-def _readings(gallery: EmbeddedGallery, history: History, space: Space, recognizer: Recognizer) -> dict[str, float]:
+def fleet_link(config: Config, gallery: EmbeddedGallery, pack: Pack) -> Link | None:
+    """Return the link to the fleet, None where the box is in none. Raises Unusable."""
+    if not gallery.is_in_fleet:
+        return None
+    try:  # NATS' client is for those boxes alone
+        from edge.fleet import terms
+        from edge.fleet.link import Link
+    except ModuleNotFoundError as error:
+        reason = f"this box is in a fleet, and {error.name} is not installed: pip install 'edge[fleet]'"
+        raise Unusable(Mistake("fleet", reason)) from error
+
+    if config.fleet.share_pictures:
+        gallery.share_pictures()
+    return Link(gallery, terms.of(config, pack))
+
+
+def _readings(
+    gallery: EmbeddedGallery, history: History, space: Space, recognizer: Recognizer, fleet: Link | None
+) -> dict[str, float]:
     """Return what /metrics looks up."""
     counts = gallery.counts()
+    shared = {} if fleet is None else fleet.readings()
     return {
+        **shared,
         "persons": counts.persons,
         "templates": counts.templates,
         "lists": counts.lists,

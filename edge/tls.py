@@ -102,7 +102,7 @@ class Tls:
         Raises Unusable: there is one already and `anew` is not said, the clock was not set, or a name is none.
         """
         _check_clock(now)
-        general = _general_names(names)
+        general = general_names(names)
         if not anew and (self._pem.exists() or self._ca_key.exists()):
             there = self._pem if self._pem.exists() else self._ca_key
             reason = "is there already: `edge tls renew` renews it; --anew makes a CA that every client must be given"
@@ -133,7 +133,7 @@ class Tls:
         key = _key(self._ca_key)
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != ca.public_key():
             raise _unusable(str(self._ca_key), f"is not the key of {self._ca}")
-        general = _general_names(names)
+        general = general_names(names)
         _check_permitted(ca, general)
         self._issue(ca, key, general, now)
         return self.shown()
@@ -145,7 +145,7 @@ class Tls:
         """
         ca = _certificates(self._ca)[0]
         permitted = ca.extensions.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees or []
-        return [name for name in names if _is_within(_general_names([name])[0], permitted)]
+        return [name for name in names if _is_within(general_names([name])[0], permitted)]
 
     def due(self, names: Sequence[str], now: datetime.datetime) -> str | None:
         """Return why a new certificate is due, None where none is: it ends soon, or the box has other names.
@@ -283,7 +283,8 @@ def _ipv6() -> Iterable[str]:
             yield str(address)
 
 
-def _general_names(names: Sequence[str]) -> list[x509.GeneralName]:
+def general_names(names: Sequence[str]) -> list[x509.GeneralName]:
+    """Return hosts' names and addresses as certificates have them. Raises Unusable for what is neither."""
     found: list[x509.GeneralName] = []
     for name in names:
         try:

@@ -158,6 +158,11 @@ class Access:
             row = db.execute(f"{_SELECT} WHERE token_id = ?", (token_id,)).fetchone()
         return _token(row) if row else None
 
+    def follow_list(self, former_list_id: str, list_id: str) -> None:
+        """Let the tokens that are bound to a list be bound to it under its new id."""
+        with self._writing() as db:
+            db.execute("UPDATE tokens SET list_id = ? WHERE list_id = ?", (list_id, former_list_id))
+
     def touch(self, token_id: str, now_ms: int) -> None:
         """Note that the token was used. Written at most once a minute, and never an error of the request's."""
         with self._lock:

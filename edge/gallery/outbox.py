@@ -21,14 +21,15 @@ INSERT_OUTGOING = (
     " VALUES (:origin, :serial, :subject, :is_last, :has_record, :body)"
 )
 SELECT_UNACKNOWLEDGED = (
-    "SELECT number, origin, serial, subject, is_last, body FROM outbox WHERE sequence IS NULL"
-    " ORDER BY number LIMIT :limit"
+    "SELECT number, origin, serial, subject, is_last, body FROM outbox"
+    " WHERE sequence IS NULL AND number > :after ORDER BY number LIMIT :limit"
 )
 SELECT_UNACKNOWLEDGED_COUNT = "SELECT count(*) FROM outbox WHERE sequence IS NULL"
 SELECT_ANY = "SELECT 1 FROM outbox LIMIT 1"
 SELECT_OWN_RECORD = "SELECT 1 FROM outbox WHERE subject = :subject AND has_record = 1"
 SELECT_OWN = "SELECT 1 FROM outbox WHERE subject = :subject"
 SELECT_BODIES = "SELECT body FROM outbox WHERE subject = :subject"
+UPDATE_UNACKNOWLEDGED = "UPDATE outbox SET sequence = NULL WHERE sequence IS NOT NULL"
 UPDATE_SEQUENCE = "UPDATE outbox SET sequence = :sequence WHERE number = :number"
 DELETE_BY_NUMBER = "DELETE FROM outbox WHERE number = :number"
 DELETE_BY_SERIAL = "DELETE FROM outbox WHERE origin = :origin AND serial = :serial"
@@ -95,9 +96,9 @@ class Outbox:
         transaction.execute(INSERT_OUTGOING, columns)
 
 
-def unacknowledged(connection: sqlite3.Connection, limit: int) -> list[Outgoing]:
-    """Return the oldest operations that the stream does not have yet as far as is known."""
-    rows = connection.execute(SELECT_UNACKNOWLEDGED, {"limit": limit})
+def unacknowledged(connection: sqlite3.Connection, limit: int, after: int) -> list[Outgoing]:
+    """Return the oldest operations of greater numbers that the stream does not have yet as far as is known."""
+    rows = connection.execute(SELECT_UNACKNOWLEDGED, {"limit": limit, "after": after})
     return [
         Outgoing(number, f"{origin}:{serial}", subject, body, bool(is_last))
         for number, origin, serial, subject, is_last, body in rows

@@ -12,7 +12,7 @@ import sqlite3
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from edge.gallery.core import Core
 from edge.gallery.database import Database
 from edge.gallery.operations import Operation, decoded
 from edge.gallery.outbox import Outgoing
+from edge.gallery.reembedding import reading
 from edge.gallery.seeding import PERSON, Heard, Incomplete, Seeding, content_lines, heard, snapshot_lines
 from edge.types import PersonList
 
@@ -76,14 +77,18 @@ class Replica(Core):
         """Have `tell` called (in the thread that committed: it returns at once) when there is something to publish."""
         self.database.when_captured = tell
 
-    def pending(self, limit: int) -> list[Outgoing]:
-        """Return the oldest operations that are not acknowledged, in order."""
-        return outbox.unacknowledged(self.database.read(), limit)
+    def pending(self, limit: int, after: int = 0) -> list[Outgoing]:
+        """Return the oldest operations of greater numbers that the stream is not known to have, in order."""
+        return outbox.unacknowledged(self.database.read(), limit, after)
 
-    def acknowledge(self, number: int, sequence: int) -> None:
-        """Note that the stream has it at that place. Raises StorageFull."""
+    def acknowledge(self, sequences: Mapping[int, int]) -> None:
+        """Note where the stream has these operations, by their numbers. Raises StorageFull.
+
+        Not needed of an operation that comes back from the stream, as nearly all do.
+        """
         with self.database.write(essential=True, replicates=False) as transaction:
-            outbox.acknowledge(transaction, number, sequence)
+            for number, sequence in sequences.items():
+                outbox.acknowledge(transaction, number, sequence)
 
     def outbox_length(self) -> int:
         """Return how many operations are not acknowledged."""
@@ -120,6 +125,14 @@ class Replica(Core):
                     records.forget_newcomers(transaction, last - NEWCOMERS_KEPT)
                 self._follow_rows(applying)
             self._finish(applying)
+
+    def begin_anew(self) -> None:
+        """Follow a new stream from its beginning: the one that was followed is no more."""
+        with self._lock, self.database.write(essential=True, replicates=False) as transaction:
+            transaction.execute(outbox.UPDATE_UNACKNOWLEDGED)
+            transaction.execute(records.DELETE_ALL_NEWCOMERS)
+            if records.position(transaction) != records.UNSEEDED:
+                records.set_position(transaction, 0)
 
     def pass_over(self, sequence: int) -> None:
         """Note that there is nothing to apply up to that place: what was there has been removed."""
@@ -182,12 +195,17 @@ class Replica(Core):
 
     # --- whether all are alike, and what is done where they are not ---
 
-    def digest(self) -> Digest | None:
-        """Return what is held; None while own operations are on their way: it compares with nothing then."""
+    def digest(self, known: Digest | None = None) -> Digest | None:
+        """Return what is held; None while own operations are on their way: it compares with nothing then.
+
+        `known`: what was returned before, and nothing else than operations has changed since.
+        """
         with self._moment() as connection:
             position = records.position(connection)
             if position is None or position == records.UNSEEDED or not outbox.is_empty(connection):
                 return None
+            if known is not None and known.position == position:
+                return known
             total, count = 0, 0
             for line in content_lines(connection):
                 total += int.from_bytes(hashlib.sha256(line).digest(), "big")
@@ -275,6 +293,16 @@ def join(folder: Path, main_list_id: str | None, main_list_name: str) -> str:
         return found.list_id
     finally:
         database.close()
+
+
+def main_list_id(folder: Path) -> str | None:
+    """Return the id of the main list of that folder's gallery; None where there is none."""
+    try:
+        with reading(folder) as connection:
+            found = lists.main_list(connection)
+    except (FileNotFoundError, sqlite3.Error):  # what is wrong with the file is said by who opens it
+        return None
+    return None if found is None else found.list_id
 
 
 def leave(folder: Path) -> int:

@@ -27,6 +27,12 @@ TOLD = {
     "disk_free_bytes": "Room on the data folder's disk",
     "frames_superseded": "Frames given up for a newer one of their source, since the start",
     "sightings_dropped": "Sightings that could not be kept, since the start",
+    "fleet_connected": "Whether the fleet's servers are reached",
+    "fleet_outbox": "Operations that wait to be published to the fleet",
+    "fleet_behind": "Operations of the fleet that are not applied here yet",
+    "fleet_peers": "Other boxes of the fleet that were heard lately",
+    "fleet_differs": "Whether the boxes of the fleet hold different things",
+    "fleet_seeded": "Snapshots of other boxes taken over, since the start",
 }
 
 

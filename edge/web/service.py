@@ -29,7 +29,7 @@ def health(call: Call) -> Answer:
     `thresholds`: of the first lists, the main one before all, the threshold in force where neither request nor source
     says otherwise. `disk`: see gallery.space. `restored_from`: the time of the backup that stands in for a database
     that was found broken, until `edge restore --acknowledge`. `clock`: whether this box's clock has leapt, and so is
-    not believed (yet); see gallery.trusted_time.
+    not believed (yet); see gallery.trusted_time. `fleet`: see docs/fleet.md; null for a box that is in none.
     """
     site = call.site
     counts = site.gallery.counts()
@@ -54,6 +54,7 @@ def health(call: Call) -> Answer:
         frames_superseded=site.recognizer.superseded,
         disk={"free_megabytes": room.free_bytes // MEGABYTE, "state": room.state.value},
         clock="ok" if not leap_ms else "ahead" if leap_ms > 0 else "behind",
+        fleet=None if site.fleet is None else site.fleet(),
     )
 
 
@@ -149,6 +150,32 @@ HEALTH = schemas.obj(
             }
         ),
         "clock": schemas.one_of("ok", "ahead", "behind"),
+        "fleet": schemas.maybe(
+            schemas.obj(
+                {
+                    "box": schemas.TEXT,
+                    "connected": schemas.TRUTH,
+                    "position": schemas.maybe(schemas.WHOLE),
+                    "outbox": schemas.WHOLE,
+                    "peers": schemas.array(
+                        schemas.obj(
+                            {
+                                "box": schemas.TEXT,
+                                "heard_seconds_ago": schemas.NUMBER,
+                                "behind": schemas.maybe(schemas.WHOLE),
+                                "outbox": schemas.WHOLE,
+                                "pack": schemas.TEXT,
+                                "same_pack": schemas.TRUTH,
+                                "silent": schemas.TRUTH,
+                            }
+                        )
+                    ),
+                    "digest": schemas.maybe(schemas.TEXT),
+                    "agrees": schemas.maybe(schemas.TRUTH),
+                    "seeded": schemas.WHOLE,
+                }
+            )
+        ),
     }
 )
 

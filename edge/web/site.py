@@ -54,6 +54,8 @@ class Site:
     live: Live
     restored_from: Callable[[], str | None] = lambda: None
     """The time of the backup that the gallery was restored from by itself; None: it was not, or that is known."""
+    fleet: Callable[[], Mapping[str, object]] | None = None
+    """How the fleet is; None: this box is in none."""
     answered: Callable[[str, int, float], None] = lambda route, code, seconds: None
     """Told the template, the status code and the seconds of every request that found its route."""
     metrics: Callable[[], bytes] = lambda: b""

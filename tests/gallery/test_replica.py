@@ -75,7 +75,7 @@ class Box:
         for one in self.gallery.pending(count):
             sequence = self.stream.publish(one.subject, one.body, one.message_id, is_last=one.is_last)
             if is_answered:
-                self.gallery.acknowledge(one.number, sequence)
+                self.gallery.acknowledge({one.number: sequence})
 
     def hear(self, count: int = 1000) -> None:
         position = self.gallery.position

@@ -1,0 +1,99 @@
+"""The verb `edge fleet`: begin one, join one, look at one, leave it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from edge import daemon
+from edge.config import Config
+from edge.errors import Mistake, Unusable
+from edge.fleet import code, membership
+from edge.fleet.code import Membership
+from edge.gallery import replica
+from edge.tls import own_names
+
+EXIT_DONE = 0
+
+
+def add_parsers(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verb to the command's."""
+    fleet = verbs.add_parser("fleet", help="share one gallery with other boxes (docs/fleet.md)")
+    actions = fleet.add_subparsers(required=True, metavar="ACTION")
+    begun = actions.add_parser("init", parents=[common], help="begin a fleet with what this box holds")
+    begun.add_argument(
+        "--servers",
+        nargs="+",
+        default=[],
+        metavar="ADDRESS",
+        help="the boxes whose NATS servers keep the stream: one, or three (default: the site's own, fleet.servers)",
+    )
+    begun.set_defaults(run=_init, audited="edge fleet init")
+    joined = actions.add_parser("join", parents=[common], help="join the fleet of a code")
+    joined.add_argument("code", metavar="CODE", help="as `edge fleet init` printed it; - reads it from standard input")
+    joined.set_defaults(run=_join, audited="edge fleet join")
+    actions.add_parser("code", parents=[common], help="print the code again").set_defaults(run=_code)
+    left = actions.add_parser("leave", parents=[common], help="be alone again, with what this box holds")
+    left.set_defaults(run=_leave, audited="edge fleet leave")
+
+
+def _init(settings: Config, options: argparse.Namespace) -> int:
+    daemon.make_data_folder(settings.data.folder)
+    if membership.load(settings.data.folder) is not None:
+        raise Unusable(Mistake("fleet", "this box is in one already: `edge fleet leave` first"))
+    if not options.servers and not settings.fleet.servers:
+        raise Unusable(Mistake("--servers", "name them, or set fleet.servers to the site's own NATS"))
+    code.new("00000000-0000-1000-8000-000000000000", options.servers)  # refused before anything is changed
+    main_list_id = replica.join(settings.data.folder, None, settings.gallery.main_list_name)
+    made = code.new(main_list_id, options.servers)
+    _keep(settings, made)
+    print("The fleet has begun with what this box holds. On each other box, with its service stopped:\n")
+    print(f"    edge fleet join {made.code}\n")
+    print("The code lets whoever has it read and change the shared gallery: keep it like a password.")
+    return EXIT_DONE
+
+
+def _join(settings: Config, options: argparse.Namespace) -> int:
+    text = sys.stdin.read() if options.code == "-" else options.code
+    found = code.read(text)
+    daemon.make_data_folder(settings.data.folder)
+    if membership.load(settings.data.folder) is not None:
+        raise Unusable(Mistake("fleet", "this box is in one already: `edge fleet leave` first"))
+    if not found.servers and not settings.fleet.servers:
+        raise Unusable(Mistake("fleet.servers", "the fleet's server is the site's own: set its address first"))
+    before = replica.main_list_id(settings.data.folder)
+    replica.join(settings.data.folder, found.main_list_id, settings.gallery.main_list_name)
+    if before is not None:
+        daemon.open_access(settings).follow_list(before, found.main_list_id)
+    _keep(settings, found)
+    print("Joined: the next start takes over what the others hold, and gives them what only this box knows.")
+    return EXIT_DONE
+
+
+def _keep(settings: Config, found: Membership) -> None:
+    membership.save(settings.data.folder, found)
+    own = membership.own_server(found, own_names())
+    if own is None:
+        if found.servers:
+            print(f"This box keeps no part of the stream: it reaches {', '.join(found.servers)}.")
+        return
+    file = membership.save_server(settings.data.folder, found, own, stream_megabytes=settings.fleet.stream_megabytes)
+    print(f"This box keeps the stream, as {own}: systemctl enable --now edge-nats ({file})")
+
+
+def _code(settings: Config, options: argparse.Namespace) -> int:
+    found = membership.load(settings.data.folder)
+    if found is None:
+        raise Unusable(Mistake("fleet", "this box is in none"))
+    print(found.code)
+    return EXIT_DONE
+
+
+def _leave(settings: Config, options: argparse.Namespace) -> int:
+    unheard = replica.leave(settings.data.folder)
+    membership.forget(settings.data.folder)
+    print("This box is alone again, and keeps whom it knows: systemctl disable --now edge-nats where it ran a server.")
+    if unheard:
+        print(f"{unheard} changes of this box had not been published: the others never hear of them.")
+    return EXIT_DONE
