@@ -16,6 +16,8 @@ from edge.tls import own_names
 
 EXIT_DONE = 0
 
+OWN_HELP = "which of the fleet's servers is this box (default: the one whose host is a name or address of it)"
+
 
 def add_parsers(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb to the command's."""
@@ -29,9 +31,11 @@ def add_parsers(verbs: Any, common: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="the boxes whose NATS servers keep the stream: one, or three (default: the site's own, fleet.servers)",
     )
+    begun.add_argument("--own", metavar="ADDRESS", help=OWN_HELP)
     begun.set_defaults(run=_init, audited="edge fleet init")
     joined = actions.add_parser("join", parents=[common], help="join the fleet of a code")
     joined.add_argument("code", metavar="CODE", help="as `edge fleet init` printed it; - reads it from standard input")
+    joined.add_argument("--own", metavar="ADDRESS", help=OWN_HELP)
     joined.set_defaults(run=_join, audited="edge fleet join")
     actions.add_parser("code", parents=[common], help="print the code again").set_defaults(run=_code)
     left = actions.add_parser("leave", parents=[common], help="be alone again, with what this box holds")
@@ -47,7 +51,7 @@ def _init(settings: Config, options: argparse.Namespace) -> int:
     code.new("00000000-0000-1000-8000-000000000000", options.servers)  # refused before anything is changed
     main_list_id = replica.join(settings.data.folder, None, settings.gallery.main_list_name)
     made = code.new(main_list_id, options.servers)
-    _keep(settings, made)
+    _keep(settings, made, options.own)
     print("The fleet has begun with what this box holds. On each other box, with its service stopped:\n")
     print(f"    edge fleet join {made.code}\n")
     print("The code lets whoever has it read and change the shared gallery: keep it like a password.")
@@ -66,14 +70,14 @@ def _join(settings: Config, options: argparse.Namespace) -> int:
     replica.join(settings.data.folder, found.main_list_id, settings.gallery.main_list_name)
     if before is not None:
         daemon.open_access(settings).follow_list(before, found.main_list_id)
-    _keep(settings, found)
+    _keep(settings, found, options.own)
     print("Joined: the next start takes over what the others hold, and gives them what only this box knows.")
     return EXIT_DONE
 
 
-def _keep(settings: Config, found: Membership) -> None:
+def _keep(settings: Config, found: Membership, named: str | None) -> None:
     membership.save(settings.data.folder, found)
-    own = membership.own_server(found, own_names())
+    own = membership.own_server(found, own_names() if named is None else [named])
     if own is None:
         if found.servers:
             print(f"This box keeps no part of the stream: it reaches {', '.join(found.servers)}.")

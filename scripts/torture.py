@@ -20,15 +20,15 @@ for folder in (ROOT / "scripts", ROOT / "tests", ROOT):  # `edge` for who runs i
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-HALVES = ("torture_data", "torture_door")
+PARTS = ("torture_data", "torture_door", "torture_fleet")
 
 
 def verbs() -> dict[str, Callable[[list[str]], int]]:
     """Return what each verb does: it takes its arguments and returns the exit code."""
     found: dict[str, Callable[[list[str]], int]] = {}
-    for half in HALVES:
-        if importlib.util.find_spec(half) is not None:
-            found |= importlib.import_module(half).VERBS
+    for part in PARTS:
+        if importlib.util.find_spec(part) is not None:
+            found |= importlib.import_module(part).VERBS
     return found
 
 

@@ -26,6 +26,8 @@ class Service:
         self.folder = folder
         self.settings = settings
         self.program: Sequence[str] = ("-m", "edge")
+        self.within: Sequence[str] = ()
+        """A command that runs another: in a network of its own, say."""
         self.url = ""
         self.process: subprocess.Popen[str] | None = None
         self.session = requests.Session()
@@ -46,7 +48,7 @@ class Service:
         flags = [flag for setting in ("server.port=0", *self.settings) for flag in ("--set", setting)]
         self.log = (self.folder.parent / f"{self.folder.name}.log").open("a")
         self.process = subprocess.Popen(
-            [sys.executable, *self.program, "serve", *flags],
+            [*self.within, sys.executable, *self.program, "serve", *flags],
             env=self.environment(),
             stdout=subprocess.PIPE,
             stderr=self.log,

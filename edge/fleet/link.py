@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 CONNECT_SECONDS = 4.0
 """Of one attempt."""
 
-LEAST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 0.5, 15.0
+LEAST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 0.5, 5.0
 """Between two attempts, twice as long each time: a box that comes back is known within seconds."""
 
 PENDING_AT_ONCE = 64
@@ -196,15 +196,14 @@ class Link:
     async def _connected_for_ever(self) -> None:
         pause = LEAST_PAUSE_SECONDS
         while not self._stopping.is_set():
-            began = time.monotonic()
             try:
                 await self._connected_once()
             except (NatsError, OSError, asyncio.TimeoutError, Refusal) as error:
                 self._tell_away(error)
             except Exception:  # whatever it is, the box goes on, and so does the link
                 log.exception("the link to the fleet begins anew")
-            self._told.connected = False
-            if time.monotonic() - began > MOST_PAUSE_SECONDS:
+            was_connected, self._told.connected = self._told.connected, False
+            if was_connected:
                 pause = LEAST_PAUSE_SECONDS
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
@@ -258,7 +257,6 @@ class Link:
                 self._stopping.wait(),
             )
         finally:
-            self._told.connected = False
             await self._loop.run_in_executor(self._giver, self._giving.end)
             with contextlib.suppress(NatsError, asyncio.TimeoutError, OSError):
                 await client.close()

@@ -58,11 +58,8 @@ def forget(data_folder: Path) -> None:
 
 
 def own_server(membership: Membership, names: Sequence[str]) -> str | None:
-    """Return which of the servers is this box's, by its names and addresses; None: none is."""
-    for server in membership.servers:
-        if code.split(server)[0] in names:
-            return server
-    return None
+    """Return which of the servers is this box's, by its names and addresses (with a port or not); None: none is."""
+    return next((one for one in membership.servers if one in names or code.split(one)[0] in names), None)
 
 
 def save_server(data_folder: Path, membership: Membership, server: str, *, stream_megabytes: int) -> Path:
@@ -95,11 +92,13 @@ def _settings(folder: Path, membership: Membership, server: str, port: int, stor
     """Return a settings file of nats-server. Strings in JSON's form are strings there too."""
     files = {"cert_file": folder / SERVER_NAME, "key_file": folder / KEY_NAME, "ca_file": folder / CA_NAME}
     tls_lines = "".join(f"  {name}: {json.dumps(str(path))}\n" for name, path in files.items())
+    # on trial nobody else is to reach it; else every address of the box: who has the password is one of the fleet
+    interface = "127.0.0.1" if code.split(server)[0].startswith("127.") else "0.0.0.0"  # noqa: S104
     client = {"user": USER, "password": membership.client_password}
     lines = [
         "# Written by `edge fleet`; it holds passwords.",
         f"server_name: {json.dumps(server)}",
-        f"port: {port}",
+        f"listen: {json.dumps(f'{interface}:{port}')}",
         f"tls {{\n{tls_lines}}}",
         f"authorization {{ user: {json.dumps(client['user'])}, password: {json.dumps(client['password'])} }}",
         # what is acknowledged is on the disk: the default syncs every two minutes
@@ -115,7 +114,7 @@ def _settings(folder: Path, membership: Membership, server: str, port: int, stor
         lines.append(
             "cluster {\n"
             "  name: edge\n"
-            f"  port: {_route_port(server)}\n"
+            f"  listen: {json.dumps(f'{interface}:{_route_port(server)}')}\n"
             f"  authorization {{ user: {json.dumps(ROUTE_USER)}, password: {json.dumps(password)} }}\n"
             f"  tls {{\n{tls_lines}  }}\n"
             f"  routes: {json.dumps(routes)}\n"
