@@ -119,6 +119,7 @@ class Link:
 
     def start(self) -> None:
         """Begin; returns at once, whether the fleet can be reached or not."""
+        logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of nats-py's way to end TLS, each time
         self._gallery.when_pending(self._wake)
         self._thread.start()
 
