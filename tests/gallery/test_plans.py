@@ -24,6 +24,8 @@ READ_WHOLE |= {"soundness.SELECT_TABLES"}
 """At a start: the schema, of some twenty rows."""
 READ_WHOLE |= {"acts.SELECT_FIRST_YOUNG", "acts.SELECT_LAST_TOO_MANY"}
 """Once an hour, of a log of bounded size, by a reader that nobody waits for."""
+READ_WHOLE |= {"acts.SELECT_ERASURES", "backup.SELECT_IDS", "backup.SELECT_NUMBERS_AND_IDS"}
+"""By a restore, which is once, and has just read the whole backup."""
 
 
 def statements() -> Iterator[tuple[str, str]]:
