@@ -27,6 +27,9 @@ def add_parsers(verbs: Any, common: argparse.ArgumentParser) -> None:
     put_back.add_argument(
         "--acknowledge", action="store_true", help="take note that the service has restored a backup by itself"
     )
+    put_back.add_argument(
+        "--with-erased", action="store_true", help="bring those back too whom the audit log says to be erased since"
+    )
     put_back.set_defaults(run=_restore)
 
 
@@ -52,14 +55,17 @@ def _restore(settings: Config, options: argparse.Namespace) -> int:
             cli_audit.note("edge restore", "acknowledged", folder=data_folder)
         print("noted" if noted else "there is nothing to take note of")
         return EXIT_DONE
-    restored = restoring.restore(options.file, data_folder, now_ms=daemon.now_ms())
+    restored = restoring.restore(options.file, data_folder, now_ms=daemon.now_ms(), with_erased=options.with_erased)
     manifest = restored.manifest
-    cli_audit.note("edge restore", f"as it was at {manifest.made}", folder=data_folder)
+    but = f", {restored.erased} persons erased again" if restored.erased else ""
+    cli_audit.note("edge restore", f"as it was at {manifest.made}{but}", folder=data_folder)
     print(f"{data_folder} is as it was at {manifest.made}: {_counted(manifest)}")
     if restored.aside is not None:
         print(f"What was there before is in {restored.aside}: it holds faces, so delete it once it is of no use")
     print(f"The settings of then, which are not in force, are in {restored.settings}")
-    print(f"Who was erased after {manifest.made} is back: erase them again. Tokens revoked since are good again.")
+    if restored.erased:
+        print(f"Erased again, as the audit log here says: {restored.erased} persons (--with-erased brings them back)")
+    print(f"Who else was erased after {manifest.made} is back: erase them again. Tokens revoked since are good again.")
     wanted = next((name for name, id_ in manifest.packs if id_ == manifest.pack_id), manifest.pack_id)
     if manifest.pack_id not in (None, *(id_ for _, id_ in daemon.packs_there(settings, data_folder))):
         print(f"The templates are of the pack {wanted}, which is not here: `edge models add` it, or `edge reembed`")

@@ -21,6 +21,7 @@ from pathlib import Path
 from edge import archive, backup, calibration, durable
 from edge.archive import Manifest
 from edge.errors import BackupUnusable, GalleryBroken, GalleryUnusable
+from edge.gallery import backup as rows
 from edge.gallery import saved, soundness
 from edge.gallery.audit import AUDIT_NAME
 from edge.gallery.core import PICTURES_NAME
@@ -65,14 +66,17 @@ class Restored:
     aside: Path | None
     settings: Path
     """The settings of the box that the backup is of: not in force, to be compared."""
+    erased: int
+    """Persons of the backup who had been erased here since, and are not back."""
 
 
 # --- edge restore ---
 
 
-def restore(path: Path, data_folder: Path, *, now_ms: int) -> Restored:
+def restore(path: Path, data_folder: Path, *, now_ms: int, with_erased: bool = False) -> Restored:
     """Put a backup in the place of what is in the data folder, all of it or nothing.
 
+    Who was erased here since it was made, as the audit log of the folder says, is not put back, or `with_erased` is.
     Raises BackupUnusable, StorageFull, GalleryUnusable (a service has the folder); nothing has changed then.
     """
     is_new = not data_folder.exists()
@@ -82,7 +86,7 @@ def restore(path: Path, data_folder: Path, *, now_ms: int) -> Restored:
             aside = f"before-restore-{_stamp(now_ms)}"
             # what has been done here stays known: only a box without an audit log takes the backup's
             names = _ALL_NAMES if (data_folder / AUDIT_NAME).exists() else (*_ALL_NAMES, AUDIT_NAME)
-            manifest = _prepare(path, data_folder, names, aside, names=None)
+            manifest, erased = _prepare(path, data_folder, names, aside, names=None, with_erased=with_erased)
             _finish(data_folder)
     except BaseException:
         if is_new:
@@ -91,7 +95,8 @@ def restore(path: Path, data_folder: Path, *, now_ms: int) -> Restored:
                 data_folder.rmdir()
         raise
     left = data_folder / aside
-    return Restored(manifest, left if left.exists() else None, data_folder / f"restored-{archive.SETTINGS_NAME}")
+    settings = data_folder / f"restored-{archive.SETTINGS_NAME}"
+    return Restored(manifest, left if left.exists() else None, settings, erased)
 
 
 @contextlib.contextmanager
@@ -153,7 +158,7 @@ def restore_newest(data_folder: Path, reason: str, *, now_ms: int) -> str:
         for path in backup.kept(data_folder):
             aside = f"{DATABASE_NAME}.broken-{_stamp(now_ms)}"
             try:
-                manifest = _prepare(
+                manifest, erased = _prepare(
                     path, data_folder, _GALLERY_NAMES, aside, names=frozenset({PICTURES_NAME}), reason=reason
                 )
             except BackupUnusable as unusable:
@@ -161,12 +166,14 @@ def restore_newest(data_folder: Path, reason: str, *, now_ms: int) -> str:
                 continue
             _finish(data_folder)
             log.error(
-                "%s; it is set aside in %s, and the backup of %s with %d persons is in its place. Who was added since"
-                " is missing, and who was erased since is back: erase them again",
+                "%s; it is set aside in %s, and the backup of %s with %d persons is in its place, but for %d whom the"
+                " audit log says to be erased since. Who was added since is missing, and who else was erased since is"
+                " back: erase them again",
                 reason,
                 data_folder / aside,
                 manifest.made,
                 manifest.persons,
+                erased,
             )
             return manifest.made
     raise GalleryBroken(
@@ -209,14 +216,22 @@ def _prepare(
     *,
     names: frozenset[str] | None,
     reason: str | None = None,
-) -> Manifest:
-    """Unpack and check the backup beside the live state, up to READY; nothing is left of one that is refused."""
+    with_erased: bool = False,
+) -> tuple[Manifest, int]:
+    """Unpack and check the backup beside the live state, up to READY; nothing is left of one that is refused.
+
+    Return what it says of itself, and how many of its persons were erased again.
+    """
     unfinished = data_folder / UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
     try:
         with refusing_when_full():
             manifest = archive.unpack(path, unfinished, names=names, reuse=data_folder)
+            copied, erased = unfinished / DATABASE_NAME, 0
+            if not with_erased and (data_folder / AUDIT_NAME).exists():
+                erased = rows.erase_again(copied, data_folder / AUDIT_NAME, data_folder / DATABASE_NAME)
+            _sweep(unfinished / PICTURES_NAME, frozenset(rows.pictures(copied)))
             for name in archive.VERSIONS:
                 if name not in moved:
                     (unfinished / name).unlink(missing_ok=True)
@@ -232,7 +247,14 @@ def _prepare(
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    return manifest
+    return manifest, erased
+
+
+def _sweep(folder: Path, named: frozenset[str]) -> None:
+    """Remove the pictures that no row names: of those erased again, or erased while the backup was made."""
+    for picture in folder.glob("*/*.jpg"):
+        if picture.stem not in named:
+            picture.unlink()
 
 
 def _finish(data_folder: Path) -> None:

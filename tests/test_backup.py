@@ -21,6 +21,8 @@ from edge import archive, backup, config, restoring
 from edge.archive import Writer
 from edge.errors import BackupUnusable, GalleryBroken, GalleryUnusable
 from edge.gallery.access import Access
+from edge.gallery.audit import Audit
+from edge.types import Actor, ActOutcome
 
 DATABASE = "gallery.sqlite3"
 
@@ -448,6 +450,36 @@ def test_a_broken_gallery_is_replaced_by_the_newest_sound_backup(
     assert "erase them again" in caplog.text
     assert restoring.acknowledge(folder)
     assert restoring.restored_from(folder) is None
+
+
+@pytest.mark.parametrize("name", ["garbage header", "gone"])
+def test_who_the_audit_log_says_to_be_erased_is_not_back_by_itself(
+    folder: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = state(folder)
+    with opened(folder) as gallery:
+        gone, listed = add(gallery, 50, b"jpeg"), gallery.create_list("left").list_id
+        automatic(folder)
+        gallery.delete_persons(gallery.main_list_id, [gone])
+        gallery.delete_list(listed)
+    log = Audit(folder, now_ms=NOW_MS)
+    for action, outcome, ids in (
+        ("/person/delete", ActOutcome.BEGUN, (("list_id", gallery.main_list_id), ("person_id", gone))),
+        ("/person/list/delete", ActOutcome.DONE, (("list_id", listed),)),
+        ("/person/list/delete", ActOutcome.REFUSED, (("list_id", gallery.main_list_id),)),
+    ):
+        log.note(Actor(action, None, "somebody", "", NOW_MS), outcome, ids)
+    BREAKS[name](folder)
+    reason = restoring.fault(folder)
+    assert reason is not None
+    restoring.restore_newest(folder, reason, now_ms=NOW_MS + 5000)
+    there = state(folder)
+    assert there[DATABASE]["persons"] == wanted[DATABASE]["persons"]
+    assert {one for one in there if one.startswith("pictures/")} == {o for o in wanted if o.startswith("pictures/")}
+    assert gone.encode() not in (folder / DATABASE).read_bytes()
+    assert "but for 1 whom the audit log says to be erased since" in caplog.text
+    with opened(folder) as gallery:
+        assert (gallery.counts().persons, gallery.counts().pictures_missing) == (7, 0)
 
 
 @pytest.mark.parametrize("break_it", BREAKS.values(), ids=BREAKS.keys())

@@ -93,6 +93,51 @@ def test_a_backup_amid_enrolment_restores_what_was_answered_and_the_tokens_go_on
     assert service.end() == 0
 
 
+def test_who_was_erased_since_is_not_back_unless_it_is_wanted(service: Service, tmp_path: Path) -> None:
+    def asked(path: str, **fields: Any) -> dict[str, Any]:
+        answer = requests.post(f"{service.url}/v1{path}", json=fields, headers={"token": admin}, timeout=60)
+        assert answer.status_code in (200, 201), answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+    def there() -> set[str]:
+        return {row[1] for row in rows(service.folder / DATABASE)["persons"]}
+
+    service.settings = ("new_person.threshold=1",)
+    service.start()
+    admin = service.token("admin")
+    photos = [(PHOTOS / f"{name}.jpg").read_bytes() for name in ("obama-1", "biden-1")]
+    stays, goes = (service.create(photo).json()["persons"][0]["person_id"] for photo in photos)
+    staff = asked("/person/list/create", name="staff")["list_id"]
+    vector = [1.0] + [0.0] * 127
+    listed = asked("/person/create", list_id=staff, embedding=vector, fields=["x"])["persons"][0]["person_id"]
+    saved = tmp_path / "saved.tar"
+    service.edge("backup", str(saved))
+    asked("/person/delete", person_id=[goes, listed])  # the second of them is in another list: not erased by this
+    assert there() == {stays, listed}
+    assert service.end() == 0
+
+    told = service.edge("restore", str(saved))
+    assert "Erased again, as the audit log here says: 1 persons (--with-erased" in told
+    assert there() == {stays, listed}
+    assert goes.encode() not in (service.folder / DATABASE).read_bytes()
+    pictures = {row[7] for row in rows(service.folder / DATABASE)["templates"]} - {None}
+    assert {path.stem for path in (service.folder / "pictures").glob("*/*.jpg")} >= pictures
+    sightings = {row[12] for row in rows(service.folder / DATABASE)["sightings"]} - {None}
+    assert {path.stem for path in (service.folder / "pictures").glob("*/*.jpg")} == pictures | sightings
+
+    service.start()
+    asked("/person/list/delete", list_id=staff)
+    assert there() == {stays}
+    assert service.end() == 0
+    assert "says: 2 persons" in service.edge("restore", str(saved))
+    assert there() == {stays}
+    assert "Erased again" not in service.edge("restore", str(saved), "--with-erased")
+    assert there() == {stays, goes, listed}
+    assert "Erased again" not in service.edge("restore", str(saved))  # they had been brought back
+    assert there() == {stays, goes, listed}
+
+
 def test_a_killed_backup_leaves_nothing_that_counts(service: Service, tmp_path: Path) -> None:
     fill(service.folder, persons=300)
     target = tmp_path / "there" / "saved.tar"

@@ -27,7 +27,7 @@ from edge.errors import Conflict, GalleryUnusable, InvalidSchema, Mistake, Refus
 from edge.gallery import passwords
 from edge.gallery.access_schema import MIGRATIONS
 from edge.gallery.identifiers import Identifiers
-from edge.gallery.space import Space
+from edge.gallery.space import LITTLE_BYTES, Space
 from edge.gallery.trusted_time import LEAP_MS, TrustedTime
 from edge.types import Scope, Token, User
 
@@ -147,7 +147,7 @@ class Access:
 
     def revoke(self, token_id: str) -> bool:
         """Delete the token; whether there was one. On a full disk too."""
-        self._space.make_way()
+        self._space.make_way(LITTLE_BYTES)
         with self._writing() as db:
             return db.execute("DELETE FROM tokens WHERE token_id = ?", (token_id,)).rowcount > 0
 
@@ -184,7 +184,7 @@ class Access:
 
     def revoke_temporary(self, jti: str, expires_ms: int, now_ms: int) -> None:
         """Refuse the temporary token of that id from now on; those that have expired since are forgotten."""
-        self._space.make_way()
+        self._space.make_way(LITTLE_BYTES)
         judged = self.judged_now(now_ms)  # outside the transaction: it may need one of its own
         with self._writing() as db:
             db.execute("DELETE FROM revoked WHERE expires_ms <= ?", (judged,))
@@ -250,7 +250,7 @@ class Access:
 
     def remove_user(self, email: str) -> bool:
         """Delete the user; whether there was one. On a full disk too."""
-        self._space.make_way()
+        self._space.make_way(LITTLE_BYTES)
         with self._writing() as db:
             return db.execute("DELETE FROM users WHERE email_key = ?", (_email_key(email),)).rowcount > 0
 

@@ -41,6 +41,11 @@ SELECT_BEFORE = (
     " AND (:id IS NULL OR instr(ids, :id) > 0)"
     " ORDER BY number DESC LIMIT :limit"
 )
+SELECT_ERASURES = (
+    "SELECT action, ids FROM audit WHERE action IN ('/person/delete', '/person/list/delete')"
+    " AND outcome IN ('begun', 'done')"
+)
+"""Of persons and of lists with everybody in them; one that was cut short was asked for, too."""
 SELECT_LAST_NUMBER = "SELECT coalesce(max(number), 0) FROM audit"
 SELECT_FIRST_YOUNG = "SELECT number FROM audit WHERE time_ms >= :oldest_ms ORDER BY number LIMIT 1"
 SELECT_LAST_TOO_MANY = (
@@ -107,6 +112,15 @@ def doomed(connection: sqlite3.Connection, *, oldest_ms: int, most_bytes: int) -
 def delete(transaction: sqlite3.Connection, number: int) -> int:
     """Delete acts up to that number; return how many went."""
     return transaction.execute(DELETE_UP_TO, {"number": number}).rowcount
+
+
+def erased(connection: sqlite3.Connection) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the ids of persons, and of lists, that were to be erased."""
+    found: dict[str, set[str]] = {"person_id": set(), "list_id": set()}
+    for action, ids in connection.execute(SELECT_ERASURES):
+        erased_name = "person_id" if action == "/person/delete" else "list_id"  # there the list only says where
+        found[erased_name].update(one for name, one in _unpacked(ids) if name == erased_name)
+    return frozenset(found["person_id"]), frozenset(found["list_id"])
 
 
 def packed(ids: Ids) -> bytes:

@@ -26,7 +26,7 @@ from edge.gallery import acts, soundness
 from edge.gallery.acts import LATEST
 from edge.gallery.database import DATABASE_NAME, Database
 from edge.gallery.protocol import PAGE, PAGE_LIMIT
-from edge.gallery.space import Space
+from edge.gallery.space import BALLAST_BYTES, LITTLE_BYTES, Space
 from edge.types import Act, Actor, ActOutcome, Ids
 
 log = logging.getLogger(__name__)
@@ -202,7 +202,7 @@ class Audit:
         with self._reading() as db:
             number = acts.doomed(db, **bounds)
         if number:
-            with self._writing() as db:
+            with self._writing(BALLAST_BYTES) as db:
                 gone += acts.delete(db, number)
         number = acts.doomed(database.read(), **bounds)
         if number:
@@ -250,9 +250,9 @@ class Audit:
             self._turn.release()
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def _writing(self, least_bytes: int = LITTLE_BYTES) -> Iterator[sqlite3.Connection]:
         """Give a transaction: on disk when the `with` ends, undone if it ends by an exception."""
-        self._space.make_way()
+        self._space.make_way(least_bytes)
         with self._reading() as db:
             db.execute("PRAGMA journal_mode = TRUNCATE")
             db.execute("PRAGMA synchronous = FULL")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge.errors import GalleryBroken
-from edge.gallery import persons, sightings
+from edge.gallery import acts, persons, sightings
 from edge.gallery.core import SELECT_META
 from edge.gallery.database import BUSY_SECONDS, refusing_when_full
 
@@ -18,10 +19,16 @@ SELECT_PICTURES = (
     " UNION SELECT picture FROM sightings WHERE picture IS NOT NULL ORDER BY picture"
 )
 SELECT_NUMBERS = "SELECT number FROM persons"
+SELECT_IDS = "SELECT person_id FROM persons"
+SELECT_NUMBERS_AND_IDS = (
+    "SELECT persons.number, person_id, list_id FROM persons JOIN lists ON lists.number = persons.list"
+)
 SELECT_TEMPLATE_PICTURES = "SELECT picture FROM templates WHERE picture IS NOT NULL"
 SELECT_PICTURES_OF_PERSON = "SELECT picture FROM templates WHERE person = :person AND picture IS NOT NULL"
 COUNTS = ("persons", "templates")
 DELETE_PERSON = "DELETE FROM persons WHERE number = :person"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,10 +91,7 @@ def follow_erasures(copied: Path, live: Path, missing: Collection[str]) -> int:
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as connection:
         there = {number for (number,) in connection.execute(SELECT_NUMBERS)}
         named = {name for (name,) in connection.execute(SELECT_TEMPLATE_PICTURES)}
-    with refusing_when_full(), contextlib.closing(sqlite3.connect(copied, isolation_level=None)) as connection:
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA secure_delete = ON")
-        connection.execute("PRAGMA temp_store = MEMORY")
+    with _to_erase(copied) as connection:
         gone = [
             number
             for (number,) in connection.execute(SELECT_NUMBERS).fetchall()
@@ -103,3 +107,49 @@ def follow_erasures(copied: Path, live: Path, missing: Collection[str]) -> int:
         connection.execute("COMMIT")
         connection.execute("VACUUM")  # and the copies of rows that secure_delete does not reach (traces.py)
     return len(gone)
+
+
+def erase_again(copied: Path, audit: Path, replaced: Path) -> int:
+    """Take out of an older copy who has been erased since, as the audit log says; return how many went.
+
+    Not who is still in the gallery that the copy is to replace, where that can be read: they were asked for in a list
+    that they were not in, or had been brought back. An audit log that is missing or broken says nothing.
+    """
+    try:
+        with _reading(audit, "rw") as connection:  # a crash may have left something to be rolled back first
+            person_ids, list_ids = acts.erased(connection)
+    except sqlite3.Error as error:
+        log.warning("who was erased since is not known: %s: %s", audit, error)
+        return 0
+    kept: set[str] = set()
+    with contextlib.suppress(sqlite3.Error), _reading(replaced, "ro") as connection:
+        kept = {person_id for (person_id,) in connection.execute(SELECT_IDS)}
+    with _to_erase(copied) as connection:
+        gone = [
+            {"person": number}
+            for number, person_id, list_id in connection.execute(SELECT_NUMBERS_AND_IDS).fetchall()
+            if (person_id in person_ids or list_id in list_ids) and person_id not in kept
+        ]
+        if gone:
+            connection.execute("BEGIN")
+            connection.executemany(DELETE_PERSON, gone)
+            connection.execute("COMMIT")
+            connection.execute("VACUUM")
+    return len(gone)
+
+
+@contextlib.contextmanager
+def _reading(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
+    uri = f"{path.resolve().as_uri()}?mode={mode}"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def _to_erase(copied: Path) -> Iterator[sqlite3.Connection]:
+    """Open a copy so that what is deleted goes with all that hangs on it, and is in the file no more."""
+    with refusing_when_full(), contextlib.closing(sqlite3.connect(copied, isolation_level=None)) as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        yield connection

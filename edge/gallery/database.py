@@ -264,11 +264,12 @@ class Database:
 
         Empties the log, looks for the needles (bytes of what was deleted) and writes the database anew if one is left,
         or if they are not all that could be left. A full disk can prevent that: it is logged, and what was deleted
-        stays deleted.
+        stays deleted. It is the end of an erasure: what room that was given comes back.
         """
         self.truncate_log()
         if not are_all or len(needles) > NEEDLES_LIMIT or traces.are_in(self._scanned, needles):
             self._vacuum()
+        self.space.take_back()
 
     def can_shrink(self) -> bool:
         """Whether the database could be written anew in what is free: if not, rows that go give the disk nothing."""

@@ -38,6 +38,9 @@ RESERVE_BYTES = 64 * MEGABYTE
 LOW_FACTOR = 1.5
 """Times the reserve: where the history begins to make room, so that enrolments are refused only when it has none."""
 
+LITTLE_BYTES = MEGABYTE // 2
+"""A row of the audit log or of the tokens takes a tenth of it, with its journal."""
+
 SPARE_BYTES = MEGABYTE
 """What the ballast leaves free as it grows again, for whoever is about to write."""
 
@@ -84,6 +87,7 @@ class Space:
         self._free = free
         self._monotonic = monotonic
         self._lock = threading.Lock()
+        self._is_given = False
         self._looked_at = -LOOK_SECONDS
         self._seen = Room(0, State.OK)
 
@@ -125,16 +129,26 @@ class Space:
 
     # --- the ballast ---
 
-    def make_way(self) -> None:
+    def make_way(self, least_bytes: int = BALLAST_BYTES) -> None:
         """Give the ballast back if there is less than that free: somebody is to be erased, and that must not fail."""
         with self._lock, contextlib.suppress(OSError):
-            if self._free(self._folder) < BALLAST_BYTES and self._ballast_bytes():
+            if self._free(self._folder) < least_bytes and self._ballast_bytes():
                 self._ballast.unlink()
+                self._is_given = True
                 log.warning("the ballast was given back for erasing")
+
+    def take_back(self) -> None:
+        """Make the ballast again if it was given back: whoever fills the disk has that long, to the end of an erasure.
+
+        Without it somebody would have two seconds, until the folder's upkeep looks, and then the next erasure no room.
+        """
+        if self._is_given:
+            self.keep_ballast()
 
     def keep_ballast(self) -> None:
         """Make the ballast, or as much of it as fits; what is there of it stays. A disk that refuses is asked again."""
         with self._lock, contextlib.suppress(OSError):
+            self._is_given = False
             present = self._ballast_bytes()
             wanted = min(BALLAST_BYTES, present + self._free(self._folder) - SPARE_BYTES)
             if wanted < min(BALLAST_BYTES, present + SPARE_BYTES) or present >= BALLAST_BYTES:

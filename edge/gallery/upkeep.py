@@ -38,6 +38,7 @@ def kept_up(
                 space.keep_ballast()
                 if space.room(fresh=True).state is not State.OK:
                     history.make_room()
+                    space.take_back()
                 if time.monotonic() >= prune_at:
                     try:
                         _prune(history, days, picture_bytes)

@@ -353,6 +353,9 @@ class Authenticator:
                 return self._permanent(token)
             return self._temporary(token)
         except AccessDenied as denied:
+            # who is behind a temporary token is looked for once it is found good (users.check_user), and may be gone:
+            # without a second look here too, time would tell that refusal from all others
+            self._access.user("")
             address = str(environ.get("REMOTE_ADDR", ""))
             log.debug("a token from %s was refused: %s", address, denied)
             self._on_denied(address)

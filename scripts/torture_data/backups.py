@@ -11,7 +11,6 @@ import base64
 import hashlib
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ from box import rows
 from real_process import Service
 
 from torture_data import report
-from torture_data.callers import SETTINGS, Callers
+from torture_data.callers import SETTINGS, Callers, looked_after
 from torture_data.ledger import Ledger
 from torture_data.power import opened_as_a_start_does
 from torture_data.report import Report
@@ -41,13 +40,9 @@ def main(arguments: list[str]) -> int:
     told = Report("backup")
     with report.working_folder(options.folder) as folder:
         ledger = Ledger()
-        service = Service(folder / "data", *SETTINGS)
-        try:
+        with looked_after(Service(folder / "data", *SETTINGS), told) as service:
             seconds = _under_load(service, ledger, folder, told, options.rounds, str(options.seed))
             records = _at_rest(service, folder, told)
-        finally:
-            if service.process is not None:
-                service.end(signal.SIGKILL)
         upgraded = _upgraded(folder / "first-release", told)
     return told.end(
         {"backups under load": options.rounds, "changes answered": ledger.answered}

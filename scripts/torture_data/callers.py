@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import requests
 from real_process import ROOT_OF_PHOTOS, Service
 
 from torture_data.ledger import Change, Ledger
+from torture_data.report import Report
 
 CALLERS = 8
 POPULATION = 150
@@ -29,6 +31,17 @@ SETTINGS = (
     "log.level=warning",
     "server.max_connections_per_address=1000",
 )
+
+
+@contextmanager
+def looked_after(service: Service, told: Report) -> Iterator[Service]:
+    """Yield the service, begun or not; it ends with the `with`, and a traceback in its log is a violation."""
+    try:
+        yield service
+    finally:
+        if service.process is not None:
+            service.end(signal.SIGKILL)
+    told.check("the log", "Traceback" not in service.logged(), "a traceback: " + service.logged()[-3000:])
 
 
 @dataclass

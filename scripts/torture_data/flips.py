@@ -16,7 +16,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from real_process import ROOT_OF_PHOTOS, Service
 from edge.gallery import saved
 from edge.gallery.database import DATABASE_NAME
 from torture_data import report
-from torture_data.callers import SETTINGS
+from torture_data.callers import SETTINGS, looked_after
 from torture_data.people import LENGTH, PEOPLE, Found, in_a_child, made, opened, with_backup
 from torture_data.report import Report
 
@@ -187,7 +186,7 @@ def _real(folder: Path, told: Report, dice: random.Random, headers: int) -> int:
     """Damage what the real process has; return how many garbage headers it started from a backup with."""
     service = Service(folder / "real", *SETTINGS)
     photo = (ROOT_OF_PHOTOS / "obama-1.jpg").read_bytes()
-    try:
+    with looked_after(service, told):
         service.start()
         admin = service.token("admin")
         person = service.create(photo).json()["persons"][0]
@@ -207,10 +206,6 @@ def _real(folder: Path, told: Report, dice: random.Random, headers: int) -> int:
             _goes_on(service, told, what, photo, person["person_id"], admin)
             service.end()
         service.edge("backup", str(folder / "with-damaged-pictures.tar"))
-    finally:
-        if service.process is not None:
-            service.end(signal.SIGKILL)
-    told.check("the log", "Traceback" not in service.logged(), "a traceback: " + service.logged()[-3000:])
     return restored
 
 

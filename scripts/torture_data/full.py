@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-import signal
 import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from edge.gallery.store import EmbeddedGallery
 from edge.gallery.upkeep import ROOM_SECONDS
 from edge.types import Decision, Sighting, Verdict
 from torture_data import report
-from torture_data.callers import SETTINGS, VECTOR_LENGTH
+from torture_data.callers import SETTINGS, VECTOR_LENGTH, looked_after
 from torture_data.ledger import orphans
 from torture_data.people import NOW_MS, embedding_of, enrol, gallery_of, probe_of
 from torture_data.report import Report
@@ -205,19 +204,9 @@ def _whole(folder: Path) -> Iterator[str]:
 # --- the real process ---
 
 
-@contextmanager
-def _served(disk: SmallDisk) -> Iterator[Service]:
-    service = Service(disk.folder, *SETTINGS).start()
-    try:
-        yield service
-    finally:
-        if service.process is not None:
-            service.end(signal.SIGKILL)
-
-
 def _real(folder: Path, told: Report, people: int) -> int:
     """Let the disk fill up under the real process; return how many people were erased with nothing free."""
-    with mounted(folder / "real", 300) as disk, _served(disk) as service:
+    with mounted(folder / "real", 300) as disk, looked_after(Service(disk.folder, *SETTINGS).start(), told) as service:
         admin = service.token("admin")
         list_id = _asked(service, admin, "person/list/create", {"name": "large"})["list_id"]
         known = service.create((ROOT_OF_PHOTOS / "obama-1.jpg").read_bytes()).json()["persons"][0]["person_id"]
@@ -243,7 +232,6 @@ def _real(folder: Path, told: Report, people: int) -> int:
         told.add("the end", list(_whole(disk.folder)))
         counted = len(rows(disk.folder / DATABASE_NAME)["persons"])
         told.check("the end", counted == 3, f"{counted} persons are left")
-    told.check("the log", "Traceback" not in service.logged(), "a traceback: " + service.logged()[-3000:])
     return erased
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from real_process import Service
 
 from torture_data import report
-from torture_data.callers import SETTINGS, Callers
+from torture_data.callers import SETTINGS, Callers, looked_after
 from torture_data.ledger import Ledger
 from torture_data.report import Report
 
@@ -50,7 +50,7 @@ def run(folder: Path, rounds: int, ready_seconds: float, seed: int) -> int:
     service = Service(folder / "data", *SETTINGS)
     starts: list[float] = []
     torn = 0
-    try:
+    with looked_after(service, told):
         for number in range(rounds + 1):
             if number % TORN_STARTS == TORN_STARTS - 1:
                 torn += 1
@@ -68,10 +68,6 @@ def run(folder: Path, rounds: int, ready_seconds: float, seed: int) -> int:
                 told.add(f"round {number}", callers.unexpected)
             told.progress(f"{number} rounds, {ledger.answered} changes answered, ready in {starts[-1]:.2f} s")
         service.end()
-    finally:
-        if service.process is not None:
-            service.end(signal.SIGKILL)
-    told.check("the log", "Traceback" not in service.logged(), "a traceback: " + service.logged()[-2000:])
     kinds = {kind: sum(f": {kind}" in one for one in told.violations) for kind in ("lost", "resurrected", "orphan")}
     return told.end(
         {"rounds": rounds, "of them with a start killed too": torn, "changes answered": ledger.answered, **kinds}

@@ -14,7 +14,7 @@ from pathlib import Path
 from real_process import Service
 
 from torture_data import report
-from torture_data.callers import SETTINGS, Callers
+from torture_data.callers import SETTINGS, Callers, looked_after
 from torture_data.ledger import Ledger
 from torture_data.report import Report
 
@@ -43,7 +43,7 @@ def run(folder: Path, rounds: int, end_seconds: float, seed: int) -> int:
     service = Service(folder / "data", *SETTINGS)
     ends: list[float] = []
     turned_away = 0
-    try:
+    with looked_after(service, told):
         for number in range(rounds):
             where = f"round {number}"
             service.start()
@@ -59,10 +59,6 @@ def run(folder: Path, rounds: int, end_seconds: float, seed: int) -> int:
             told.add(where, [*callers.unexpected, *_unheard(callers, asked, service.folder)])
             told.add(where, ledger.settle(service.folder))
             told.progress(f"{number + 1} rounds, {ledger.answered} changes answered, ended in {ends[-1]:.2f} s")
-    finally:
-        if service.process is not None:
-            service.end(signal.SIGKILL)
-    told.check("the log", "Traceback" not in service.logged(), "a traceback: " + service.logged()[-2000:])
     return told.end(
         {"rounds": rounds, "changes answered": ledger.answered, "turned away at the end": turned_away}
         | {"s until the end": report.middle_and_most(ends)}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import sqlite3
 import threading
 import time
@@ -24,7 +23,7 @@ import requests
 from real_process import ROOT_OF_PHOTOS, Service
 
 from torture_data import report
-from torture_data.callers import PHOTOS, SETTINGS, VECTOR_LENGTH
+from torture_data.callers import PHOTOS, SETTINGS, VECTOR_LENGTH, looked_after
 from torture_data.ledger import Ledger
 from torture_data.report import Report
 
@@ -247,7 +246,7 @@ def run(folder: Path, seconds: float, seed: int) -> int:
     told = Report("threads")
     settings = (*SETTINGS, f"gallery.exact_limit={EXACT_LIMIT}", "server.wrong_tokens_per_minute=100000")
     service = Service(folder / "data", *settings).start()
-    try:
+    with looked_after(service, told):
         crowd = Crowd(service, service.token("admin"))
         _let_loose(crowd, seconds, seed, told)
         told.add("the answers", crowd.faults)
@@ -256,10 +255,6 @@ def run(folder: Path, seconds: float, seed: int) -> int:
         service.start()  # whose sweep finds nothing to mend, and whose index is made of the rows
         _checked(service, crowd.admin, told, "started again")
         told.check("the end", service.end() == 0, "exit code")
-    finally:
-        if service.process is not None:
-            service.end(signal.SIGKILL)
-    told.check("the log", "Traceback" not in service.logged(), "a traceback: " + service.logged()[-3000:])
     total, good = sum(crowd.answers.values()), crowd.answers["200"] + crowd.answers["201"]
     told.check("the answers", good > total / 2, f"too few did anything: {crowd.answers}")
     return told.end({"s": seconds, "requests": total, "of them done": good, "templates compared at the end": before})

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from edge.errors import StorageFull
+from edge.gallery.database import Database
 from edge.gallery.history import History
-from edge.gallery.space import BALLAST_BYTES, BALLAST_NAME, MEGABYTE, SPARE_BYTES, Space, State
+from edge.gallery.space import BALLAST_BYTES, BALLAST_NAME, LITTLE_BYTES, MEGABYTE, SPARE_BYTES, Space, State
 from edge.gallery.store import EmbeddedGallery
 from edge.types import Sighting, Verdict
 
@@ -90,6 +91,32 @@ def test_a_ballast_of_holes_is_filled(space: Space, tmp_path: Path) -> None:
     assert ballast_bytes(tmp_path) == 0
     space.keep_ballast()
     assert ballast_bytes(tmp_path) == BALLAST_BYTES
+
+
+def test_an_erasure_leaves_no_time_in_which_there_is_no_ballast(disk: Disk, space: Space, tmp_path: Path) -> None:
+    database = Database(tmp_path, space=space)
+    space.keep_ballast()
+    disk.megabytes = 40
+    with database.write(essential=True):
+        assert ballast_bytes(tmp_path) == 0
+    database.erase_traces((), are_all=True)
+    assert ballast_bytes(tmp_path) == BALLAST_BYTES
+    disk.megabytes = 33
+    space.make_way(LITTLE_BYTES)
+    assert ballast_bytes(tmp_path) == BALLAST_BYTES, "for a row in the log there is room beside it"
+    disk.megabytes = 32.4
+    space.make_way(LITTLE_BYTES)
+    assert ballast_bytes(tmp_path) == 0
+    database.close()
+
+
+def test_an_erasure_that_was_given_nothing_takes_nothing(disk: Disk, space: Space, tmp_path: Path) -> None:
+    database = Database(tmp_path, space=space)
+    with database.write(essential=True):
+        pass
+    database.erase_traces((), are_all=True)
+    assert ballast_bytes(tmp_path) == 0
+    database.close()
 
 
 def test_the_ballast_goes_when_somebody_is_to_be_erased_and_comes_back_as_far_as_it_fits(

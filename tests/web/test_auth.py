@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from edge.errors import AccessDenied, ScopeMissing, TooManyAttempts, Unusable
 from edge.gallery.access import Access
-from edge.types import Scope
+from edge.types import Scope, Token, User
 from edge.web.auth import DAY_SECONDS, KEY_BYTES, Authenticator, Caller, Key, Keys
 from edge.web.body import Body
 
@@ -339,16 +339,29 @@ class Counted(Access):
         self.looks += 1
         return super().is_revoked(jti)
 
+    def find(self, secret: str, now_ms: int) -> Token | None:
+        self.looks += 1
+        return super().find(secret, now_ms)
+
+    def user(self, user_id: str) -> User | None:
+        self.looks += 1
+        return super().user(user_id)
+
 
 @pytest.mark.parametrize(
-    "wrong", ["x", "eyJ.e30.", signed(exp=1), signed(key=Key(KEY.kid, b"x" * 32)), signed(iat=1 << 39)]
+    "wrong",
+    [
+        *("x", "eyJ.e30.", signed(exp=1), signed(key=Key(KEY.kid, b"x" * 32)), signed(iat=1 << 39)),
+        *(signed(jti="revoked"), "8bc56950-e6ac-11f1-b8f9-4149838eb53e"),
+    ],
 )
-def test_a_wrong_token_costs_the_same_look_as_a_right_one(wrong: str, tmp_path: Path, clock: Clock) -> None:
+def test_a_wrong_token_costs_two_looks_as_one_whose_user_is_gone_does(wrong: str, tmp_path: Path, clock: Clock) -> None:
     counted = Counted(tmp_path / "access.sqlite3", monotonic=lambda: 0.0)
+    counted.revoke_temporary("revoked", NOW * 2000, NOW * 1000)
     auth = Authenticator(Keys([KEY]), counted, clock)
     with pytest.raises(AccessDenied):
         auth.from_headers(bearer(wrong))
-    assert counted.looks == 1
+    assert counted.looks == 2
 
 
 @pytest.mark.parametrize(

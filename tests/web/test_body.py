@@ -302,6 +302,25 @@ def test_values_of_json_are_counted_from_its_beginning_to_its_end() -> None:
     assert "100000 JSON values" in refused(BodyTooLarge, b'{"a":[' + b"1," * 99_999 + b"1]}", JSON, few)
 
 
+class Told(io.BytesIO):
+    """A body that knows how much of it was asked for."""
+
+    taken = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.taken += len(data)
+        return data
+
+
+def test_of_json_with_too_many_values_nothing_is_read_beyond_them() -> None:
+    content = b'{"fields": [' + b"[]," * 5_000_000 + b"1]}"
+    body = Told(content)
+    with pytest.raises(BodyTooLarge, match="200000 JSON values"):
+        read_body(environ(content, JSON) | {"wsgi.input": body}, LIMITS)
+    assert LIMITS.json_values < body.taken < LIMITS.json_values * 3 // 2 + READ_BYTES
+
+
 def test_names_are_bounded() -> None:
     assert list(read(b"a" * 4096 + b"=1", FORM).texts) == ["a" * 4096]
     assert "a name longer" in refused(BodyTooLarge, b"a" * 4097 + b"=1", FORM)
