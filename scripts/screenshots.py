@@ -20,7 +20,7 @@ PHOTOS = ROOT / "tests" / "photos"
 sys.path.insert(0, str(ROOT / "tests"))
 
 LOOKS = {"light": ("light", 1280, 900), "dark": ("dark", 1280, 900), "phone": ("light", 390, 844)}
-VIEWS = ("Live", "People", "Unknowns", "Lists", "Cameras", "Access", "Box")
+VIEWS = ("Live", "People", "Unknowns", "Lists", "Cameras", "Access", "Audit", "Box")
 
 
 def prepared(service: Any, admin: str) -> dict[str, str]:
@@ -81,6 +81,10 @@ def main() -> int:
             for view in VIEWS:
                 browser.go(view)
                 shoot(browser, options, view.lower())
+            browser.go("Live")
+            browser.row_press("Unknown", "Why?")
+            shoot(browser, options, "why")
+            browser.press("Close")
             browser.driver.get(f"{service.url}/#/person/{ids['staff']}/{ids['person']}")
             browser.settled()
             shoot(browser, options, "person")

@@ -400,6 +400,10 @@ def test_persons_are_found_by_a_part_of_a_field(operator: Operator) -> None:
     assert [one["person_id"] for one in first["persons"]] == [jurgen]
     rest = operator.ok("/person/find", text="rgen", list_id=operator.list_id, limit=1, cursor=first["cursor"])
     assert ([one["person_id"] for one in rest["persons"]], rest["cursor"]) == ([decomposed], None)
+    nameless, blank = add(3), add(4, " ", "")
+    page = operator.ok("/person/find", text="", list_id=operator.list_id)
+    assert [one["person_id"] for one in page["persons"]] == [nameless, blank]
+    operator.refused("/person/find", 400)
     everywhere = operator.ok("/person/find", text="jürgen gro")["persons"]
     assert [one["person_id"] for one in everywhere] == [jurgen]
     bound = Operator(operator.service, operator.service.token("read", list=operator.list_id))

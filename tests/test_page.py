@@ -352,6 +352,46 @@ def test_sightings_come_live_and_say_why(page: Any, box: Service, admin: str) ->
     page.until(lambda: len(page.driver.find_elements("css selector", ".sighting")) == 2, "two sightings")
 
 
+def test_a_sighting_says_in_words_why_nobody_was_recognised(page: Any) -> None:
+    page.go("Live")
+    page.row_press("Unknown", "Why?")
+    page.sees("Why was this face not recognised?")
+    page.sees("It was compared with the list main.")
+    page.sees("Nobody on it reached the threshold, 0.70.")
+    page.sees("It did not become a new person")
+    check_in_both_looks(page)
+    page.press("Close")
+
+
+def test_the_numbers_of_a_sighting_are_put_into_words(page: Any) -> None:
+    script = """
+const [sighting, done] = arguments;
+import('/console/why.js').then((module) => {
+  module.whyButton(sighting, {list: () => "Staff"}, "").click();
+  const dialog = document.querySelector('dialog[open]');
+  const told = dialog.innerText;
+  dialog.close();
+  done(told);
+});
+"""
+    none = {"list_id": "x", "verdict": "reject", "person_id": None, "score": None, "threshold": 0.8, "reasons": []}
+
+    def told(score: float | None, *reasons: tuple[str, float, float]) -> str:
+        why = [{"check": check, "value": value, "limit": limit} for check, value, limit in reasons]
+        return str(page.driver.execute_async_script(script, {**none, "score": score, "reasons": why}))
+
+    near = told(0.7, ("uncertain_match", 0.7, 0.8))
+    assert "scored 0.70; the threshold is 0.80. It is 0.10 short: strangers reach 0.70 10 times as often." in near
+    assert "As it may be somebody known" in near
+    rivals = told(0.85, ("uncertain_match", 0.04, 0.1))
+    assert "the better one is ahead by 0.04, and 0.10 is needed" in rivals
+    poor = told(None, ("size", 61.4, 80), ("yaw", 50, 45), ("passage_frames", 2, 3))
+    assert "not good enough to become a new person" in poor
+    assert "Too small: 61 px, the limit is 80 px. Let the person come closer" in poor
+    assert "Turned too far to the side: 50°, the limit is 45°." in poor
+    assert "Seen in too few frames of this visit: 2, the limit is 3." in poor
+
+
 def test_a_stranger_is_named_in_one_click(page: Any, box: Service, admin: str) -> None:
     page.go("Unknowns")
     page.sees("Seen once")
@@ -410,6 +450,42 @@ def test_people_are_found_by_name_and_by_photo(page: Any) -> None:
     assert first.text.startswith("Barack Obama")
 
 
+def test_who_has_no_name_is_found_and_named(page: Any, box: Service, admin: str) -> None:
+    page.go("People")
+    page.press("Without a name")
+    page.sees("Everybody has a name")
+    vector = [0.0] * 127 + [1.0]
+    added = ask(box, admin, "/person/create", embedding=vector)["persons"][0]["person_id"]
+    page.go("People")
+    page.press("Without a name")
+    page.sees("Open one to give them a name")
+    assert len(page.driver.find_elements("css selector", ".people a.person")) == 1
+    check_in_both_looks(page)
+    page.press(f"Unnamed {added[:8]} main")
+    page.press("Erase")
+    page.press("Erase for good")
+    page.sees("is erased.")
+
+
+def test_the_audit_log_says_who_did_what(page: Any, box: Service, admin: str) -> None:
+    made = ask(box, admin, "/token/create", expires="1", scope=["read"])["token"]
+    ask(box, admin, "/token/delete", token_id=made["token_id"])
+    page.go("Audit")
+    page.sees("/token/delete")
+    page.choose("What", "made a token")
+    page.sees_no("/token/delete")
+    page.sees("/token/create")
+    (row, *_) = page.driver.find_elements("css selector", "tbody tr")
+    assert "done" in row.text and "127.0.0.1" in row.text
+    row.find_element("css selector", "button").click()
+    page.sees("What it was about")
+    page.press("Close")
+    page.fill("About this id", "not an id")
+    page.press("Search")
+    page.sees("must be a UUID")
+    page.complaints_of(400)
+
+
 def test_a_person_is_edited_split_merged_moved_and_erased(page: Any, box: Service, admin: str) -> None:
     ask(box, admin, "/person/list/create", name="Guests")
     page.go("People")
@@ -446,7 +522,7 @@ def test_a_person_is_edited_split_merged_moved_and_erased(page: Any, box: Servic
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("view", ["Live", "People", "Unknowns", "Lists", "Cameras", "Access", "Box"])
+@pytest.mark.parametrize("view", ["Live", "People", "Unknowns", "Lists", "Cameras", "Access", "Audit", "Box"])
 def test_axe_finds_nothing_wrong(page: Any, view: str, scheme: str) -> None:
     page.emulate(scheme)
     page.go(view)

@@ -210,7 +210,7 @@ INVALID: dict[str, dict[str, Any]] = {
     "/person/photo/delete": {"person_id": NOBODY, "photo_id": "first"},
     "/person/split": {"person_id": NOBODY, "photo_ids": []},
     "/person/preview": {"images": {"image": [b"x"]}, "list_id": "x"},
-    "/person/find": {"text": ""},
+    "/person/find": {"text": "x" * 201},
     "/unknowns": {"to": "tomorrow"},
     "/unknowns/name": {"sighting_ids": []},
     "/person/lists": {"limit": 0},

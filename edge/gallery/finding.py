@@ -31,23 +31,25 @@ class Finding(Core):
         return None if found is None else found[1]
 
     def find_persons(
-        self, text: str, list_id: str | None = None, cursor: str | None = None, limit: int = PAGE
+        self, text: str | None, list_id: str | None = None, cursor: str | None = None, limit: int = PAGE
     ) -> PersonPage:
         """Return a page of the persons one of whose fields contains the text, in whatever case, in order of creation.
 
+        None: of those without a name, none of whose fields says anything.
         Of a list, or of all where it is None. A page may have fewer than `limit` and still a cursor: it ends after
         200,000 persons looked at. Raises ListNotFound, InvalidSchema.
         """
         connection = self.database.read()
         list_number = None if list_id is None else lists.the_list(connection, list_id)[0]
-        wanted, limit = folded(text), min(max(1, limit), PAGE_LIMIT)
+        wanted, limit = None if text is None else folded(text), min(max(1, limit), PAGE_LIMIT)
         number = row_number(cursor)
         found: list[Person] = []
         last = number
         for _ in range(ROWS_A_PAGE // ROWS_AT_ONCE):
             rows = persons.fields_after(connection, list_number, number, ROWS_AT_ONCE)
             for number, fields in rows:
-                if _contain(fields, wanted) and (person := persons.by_number(connection, number)) is not None:
+                is_one = _say_nothing(fields) if wanted is None else _contain(fields, wanted)
+                if is_one and (person := persons.by_number(connection, number)) is not None:
                     if len(found) == limit:
                         return PersonPage(tuple(found), str(last))
                     found.append(person)
@@ -60,6 +62,11 @@ class Finding(Core):
 def folded(text: str) -> str:
     """Return the text as it is compared: without regard to case, and to how its accents are composed."""
     return text.casefold() if text.isascii() else unicodedata.normalize("NFC", text).casefold()
+
+
+def _say_nothing(fields: str) -> bool:
+    """Whether none of the fields, as they are stored, has anything but blanks in it."""
+    return fields == "[]" or not any(field.strip() for field in json.loads(fields))
 
 
 def _contain(fields: str, wanted: str) -> bool:

@@ -230,10 +230,11 @@ class Gallery(Protocol):
         """Return the person, whichever list they are in, None if there is none of that id."""
 
     def find_persons(
-        self, text: str, list_id: str | None = None, cursor: str | None = None, limit: int = PAGE
+        self, text: str | None, list_id: str | None = None, cursor: str | None = None, limit: int = PAGE
     ) -> PersonPage:
         """Return a page of the persons one of whose fields contains the text, in whatever case, in order of creation.
 
+        None: of those without a name, none of whose fields says anything.
         Of a list, or of all where it is None. A page may have fewer than `limit` and still a cursor: it ends after
         200,000 persons looked at. Raises ListNotFound, InvalidSchema.
         """

@@ -10,6 +10,8 @@ from edge import matching
 from edge.errors import Conflict, Mistake, TooBusy
 from edge.gallery.diversity import most_different
 from edge.gallery.sightings import StoredSighting
+from edge.recognition import visits
+from edge.recognition.passages import SAME_VISIT_SCORE
 from edge.recognition.room import Room
 from edge.types import Embedding, NewPersonLimits, Person, Sighting, Template
 
@@ -84,11 +86,23 @@ def group(room: Room, request: StrangersRequest) -> tuple[Group, ...]:
         )
         threshold = room.policy(NewPersonLimits()).at(1).match  # two faces, as /compare decides on them
         least = room.calibration.similarity(threshold)
-        places = matching.groups([_embedding(one) for one in found], least, room.cohort_weight)
+        faces = [_embedding(one) for one in found]
+        places = _of_one_visit(room, found, faces, matching.groups(faces, least, room.cohort_weight))
     finally:
         _grouping.release()
     grouped = [tuple(found[place] for place in group) for group in places]
     return tuple(Group(one, tuple(sorted(one, key=_worth, reverse=True)[:SHOWN])) for one in grouped[: request.groups])
+
+
+def _of_one_visit(
+    room: Room, found: Sequence[StoredSighting], faces: Sequence[Embedding], places: Sequence[Sequence[int]]
+) -> list[list[int]]:
+    least = room.calibration.similarity(SAME_VISIT_SCORE)
+
+    def is_alike(a: int, b: int) -> bool:
+        return matching.similarity(faces[a], faces[b], room.cohort_weight) >= least
+
+    return visits.joined([one.sighting for one in found], places, is_alike)
 
 
 def name(room: Room, request: NamingRequest) -> Person:

@@ -144,17 +144,21 @@ def _measure(name: str, value: float, limit: Limit | None, reasons: tuple[Reason
 
 # --- POST /person/find ---
 
-TEXT = Needed("text", text(LONGEST_TEXT, 1), "What one of the person's fields contains; case does not count.")
+TEXT = Needed(
+    "text",
+    text(LONGEST_TEXT),
+    "What one of the person's fields contains; case does not count. Empty: persons none of whose fields says anything.",
+)
 IN_LIST = One(LIST_ID.name, uuid_text, "The list; all of them (or the token's) if absent.", Names.LIST)
 
 FIND = Form(parameters=(TEXT, IN_LIST, LIMIT, CURSOR))
 
 
 def find(call: Call) -> Answer:
-    """POST /person/find: persons by what is written of them."""
+    """POST /person/find: persons by what is written of them, or those of whom nothing is."""
     values = call.values
     list_id = values[IN_LIST] or call.asker.list_id
-    page = call.site.gallery.find_persons(values[TEXT], list_id, values[CURSOR] or None, values[LIMIT] or PAGE)
+    page = call.site.gallery.find_persons(values[TEXT] or None, list_id, values[CURSOR] or None, values[LIMIT] or PAGE)
     return ok(persons=[views.person(one, call.image_url) for one in page.items], cursor=page.cursor)
 
 
@@ -275,7 +279,7 @@ ROUTES = (
     Route(
         "/person/find",
         find,
-        "Find persons by what their fields contain",
+        "Find persons by what their fields contain, or those without a name",
         {200: Told("A page; it may be short, or empty, and still lead on", schemas.listing("persons", "Person"))},
         "persons",
         scopes=READ,

@@ -3,6 +3,7 @@
 import { session, signIn, signInWithToken, signOut, whenSignedOut } from "./api.js";
 import { explained, field, h, hiddenUsername, icon, input, toast } from "./dom.js";
 import { accessView } from "./access.js";
+import { auditView } from "./audit.js";
 import { boxView } from "./box.js";
 import { camerasView } from "./cameras.js";
 import { enrolView } from "./enrol.js";
@@ -20,6 +21,7 @@ const VIEWS = [
   ["lists", "Lists", (who) => who.can("read"), listsView],
   ["cameras", "Cameras", (who) => who.can("read"), camerasView],
   ["access", "Access", (who) => who.can("admin") && !who.isBound, accessView],
+  ["audit", "Audit", (who) => who.can("admin") && !who.isBound, auditView],
   ["box", "Box", () => true, boxView],
 ];
 const INNER = { enrol: ["people", enrolView], person: ["people", personView] };

@@ -25,6 +25,7 @@ const PATHS = {
   lists: "M8 6h12M8 12h12M8 18h12M4 6h.01M4 12h.01M4 18h.01",
   cameras: "M4 8h3l2-3h6l2 3h3v11H4zM12 16a3 3 0 1 0 0-6 3 3 0 0 0 0 6",
   access: "M14 10a4 4 0 1 0-3.5 4L13 16h2v2h2v2h3v-3l-6-6",
+  audit: "M6 3h9l4 4v14H6zM9 9h7M9 13h7M9 17h4",
   box: "M4 7l8-4 8 4v10l-8 4-8-4zM4 7l8 4 8-4M12 11v10",
   out: "M10 5H5v14h5M15 8l4 4-4 4M19 12H9",
   person: "M12 12a4 4 0 1 0 0-8 4 4 0 0 0 0 8M5 21a7 7 0 0 1 14 0",

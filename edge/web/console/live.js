@@ -5,6 +5,7 @@ import { button, empty, face, field, fill, h, head, select, toast, when } from "
 import { nameUnknown } from "./naming.js";
 import { nameIn, reasonInWords, score } from "./words.js";
 import { personOf, places } from "./who.js";
+import { whyButton } from "./why.js";
 
 const SHOWN = 60; // of each column; older ones are in the history
 
@@ -181,7 +182,7 @@ export function sightingCard(sighting, known, who, isFresh) {
       h("p.where", {}, `${known.camera(sighting.source_id)} · ${known.list(sighting.list_id)}`),
       scoreMeter(sighting.score, sighting.threshold),
       sighting.reasons.length ? h("ul.reasons", {}, sighting.reasons.map((one) => h("li", {}, reasonInWords(one)))) : null,
-      actions(sighting, name, who),
+      h("div.row", {}, actions(sighting, name, who), whyButton(sighting, known, name)),
     ),
   );
   card.sighting = sighting;
@@ -189,7 +190,7 @@ export function sightingCard(sighting, known, who, isFresh) {
 }
 
 function actions(sighting, name, who) {
-  if (!who.can("enrol")) return null;
+  if (!who.can("enrol")) return [];
   const made = [];
   if (!sighting.person_id) made.push(button("Give a name", () => nameUnknown([sighting.id], sighting.list_id)));
   if (sighting.verdict === "match")
@@ -199,7 +200,7 @@ function actions(sighting, name, who) {
         toast("Noted: this face matches them no longer.");
       }),
     );
-  return made.length ? h("div.row", {}, made) : null;
+  return made;
 }
 
 /** A score against its threshold, as a bar and in words. */

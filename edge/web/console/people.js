@@ -14,8 +14,9 @@ export function peopleView(main, who, listId = "") {
     const known = await places();
     const text = input({ type: "search", placeholder: "a part of the name" });
     const list = select([["", "all lists"], ...known.lists.map((one) => [one.id, one.name])], listId);
+    const nameless = h("input", { type: "checkbox", onchange: () => search() });
     const photo = h("input.unseen", { type: "file", accept: "image/*", "aria-label": "Search by a photo" });
-    const search = () => fill(place, () => byText(text.value.trim(), list.value));
+    const search = () => fill(place, () => (nameless.checked ? withoutName(list.value, known) : byText(text.value.trim(), list.value)));
     text.addEventListener("search", search);
     list.addEventListener("change", search);
     photo.addEventListener("change", () => {
@@ -43,9 +44,19 @@ export function peopleView(main, who, listId = "") {
       { role: "search", onsubmit: (event) => { event.preventDefault(); search(); } },
       field("Name", text),
       field("List", list),
+      h("label.check", {}, nameless, h("span", {}, "Without a name")),
       h("div.row", {}, h("button", { type: "submit" }, "Search"), h("button", { type: "button", onclick: () => photo.click() }, "Search by photo"), h("span", { hidden: true }, photo)),
     );
   });
+}
+
+/** Those of whom nothing is written, page by page: as cameras add them. */
+async function withoutName(listId, known) {
+  const page = (cursor) => call("/person/find", { text: "", ...(listId && { list_id: listId }), limit: 60, cursor });
+  const first = await page("");
+  if (!first.persons.length && !first.cursor) return empty("Everybody has a name", "Nobody was added by a camera, or all of them have a name by now.");
+  const items = cards(first.persons, known);
+  return [h("p.hint", { role: "status" }, "Open one to give them a name, or to merge them with somebody who is known."), items, moreOf(first.cursor, page, items, known)];
 }
 
 /** A list's persons, page by page, under its name. */
@@ -54,8 +65,12 @@ async function listOf(list, known) {
   const page = (cursor) => call("/persons", { list_id: list.id, limit: 60, cursor });
   const first = await page("");
   const items = cards(first.persons, known);
-  const more = h("p.more", { hidden: !first.cursor });
-  let { cursor } = first;
+  return [h("h2", {}, list.name, h("span.count", {}, String(list.count))), items, moreOf(first.cursor, page, items, known)];
+}
+
+/** A button that adds the next page to the items, as long as there is one. */
+function moreOf(cursor, page, items, known) {
+  const more = h("p.more", { hidden: !cursor });
   more.append(
     button("Show more", async () => {
       const next = await page(cursor);
@@ -64,7 +79,7 @@ async function listOf(list, known) {
       more.hidden = !cursor;
     }),
   );
-  return [h("h2", {}, list.name, h("span.count", {}, String(list.count))), items, more];
+  return more;
 }
 
 function counted(found) {

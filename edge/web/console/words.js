@@ -48,6 +48,8 @@ const CHECKS = {
   face_presence: ["Not clearly a face", "", "Something may cover it."],
   brightness: ["Too dark or too bright", "", "Light the face from the camera's side."],
   inside: ["Cut off at the picture's edge", "", "The whole face must be in the picture."],
+  passage_frames: ["Seen in too few frames of this visit", "", "Somebody new is added once a visit shows them in as many; those who pass quickly are not."],
+  no_room: ["The disk is full", "", "Make room on the box; nobody is added before."],
   uncertain_match: ["May be somebody known, but it cannot be said for sure", "", "Add better photos of that person."],
 };
 const MEASURES = {
@@ -59,19 +61,21 @@ const MEASURES = {
   brightness: "Brightness",
   face_presence: "Certainty that it is a face",
   presence: "Certainty that it is a face",
+  passage_frames: "Frames",
+  no_room: "Megabytes free",
   inside: "Share inside the picture",
   eye_distance: "Distance of the eyes",
   eyes_open: "Eyes open",
   mouth_open: "Mouth open",
 };
-const UNITS = { size: " px", eye_distance: " px", yaw: "°", pitch: "°", roll: "°" };
+const UNITS = { size: " px", no_room: " MB", eye_distance: " px", yaw: "°", pitch: "°", roll: "°" };
 
 export function measureName(name) {
   return MEASURES[name] ?? name.replaceAll("_", " ");
 }
 
 export function measured(name, value) {
-  const digits = Math.abs(value) >= 20 ? 0 : Math.abs(value) >= 2 ? 1 : 2;
+  const digits = name === "passage_frames" ? 0 : Math.abs(value) >= 20 ? 0 : Math.abs(value) >= 2 ? 1 : 2;
   return `${value.toFixed(digits)}${UNITS[name] ?? ""}`;
 }
 
@@ -79,6 +83,11 @@ export function measured(name, value) {
 export function reasonInWords(reason) {
   const [text] = CHECKS[reason.check] ?? [`${measureName(reason.check)} out of bounds`];
   return `${text}: ${measured(reason.check, reason.value)}, the limit is ${measured(reason.check, reason.limit)}`;
+}
+
+/** Whether it says that the face may be somebody known, and not that it misses a limit. */
+export function isUnsure(reason) {
+  return reason.check === "uncertain_match";
 }
 
 export function adviceFor(reason) {
