@@ -21,6 +21,7 @@ from edge.config import Config
 from edge.doctor_machine import Finding, fail, ok, warn
 from edge.errors import PackUnusable, Refusal, Unusable
 from edge.face.tflite import installed
+from edge.fleet import membership
 from edge.gallery.database import DATABASE_NAME
 from edge.gallery.space import LOW_FACTOR, MEGABYTE, free_bytes
 from edge.tls import RENEW_DAYS, Tls
@@ -49,6 +50,7 @@ def findings(settings: Config) -> Iterator[Finding]:
     health, port = _port(settings)
     yield port
     yield from _told(health)
+    yield from _fleet(settings, health)
     yield _clock(settings, health)
     yield doctor_machine.cores(
         len(os.sched_getaffinity(0)), daemon.workers_of(settings), settings.models.threads_per_face
@@ -58,6 +60,30 @@ def findings(settings: Config) -> Iterator[Finding]:
     yield doctor_machine.memory(is_running=health is not None)
     yield _backup(settings)
     yield _certificate(settings)
+
+
+def _fleet(settings: Config, health: Health | None) -> Iterator[Finding]:
+    """Say how the fleet is, of a box that is in one."""
+    folder = settings.data.folder / membership.FOLDER
+    told = None if health is None else health.get("fleet")
+    if told is None:
+        if health is not None and (folder / membership.CODE_NAME).exists():
+            yield fail("fleet", f"{folder} has a code, and the gallery is in no fleet", "edge fleet leave, then join")
+        return
+    silent = [str(one["box"]) for one in told["peers"] if one["silent"]]
+    if not told["connected"]:
+        advice = "look at the network, and at edge-nats on the boxes that keep the stream: journalctl -u edge-nats"
+        yield warn("fleet", f"alone; {told['outbox']} changes wait to be told", advice)
+    elif told["agrees"] is False:
+        yield warn("fleet", "the boxes hold different things", "wait a few minutes; then journalctl -u edge")
+    elif told["position"] is None:
+        yield warn(
+            "fleet", "joined, and not seeded yet", "start another box of the fleet, which this one takes over from"
+        )
+    elif silent:
+        yield warn("fleet", f"silent: {', '.join(silent)}", "start them, or if they are gone for good leave it at that")
+    else:
+        yield ok("fleet", f"{len(told['peers'])} other boxes, {told['outbox']} changes wait to be told")
 
 
 # --- models ---

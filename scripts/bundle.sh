@@ -26,7 +26,7 @@ find "$scratch/edge" \( -name __pycache__ -o -name '*.egg-info' \) -prune -exec 
 tar -czf "$folder/edge.tar.gz" -C "$scratch" edge
 # hnswlib has no wheels and builds for the processor it is built on, unless it is told that the wheel travels.
 # shellcheck disable=SC2086 # a command and its flags
-HNSWLIB_NO_NATIVE=1 $pip wheel --quiet --wheel-dir "$folder" "$@" "$scratch/edge" setuptools wheel
+HNSWLIB_NO_NATIVE=1 $pip wheel --quiet --wheel-dir "$folder" "$@" "$scratch/edge[fleet]" setuptools wheel
 rm -f "$folder"/edge-*.whl # installed from the tree, beside its models
 cd "$folder"
 sha256sum -- * > "$scratch/SHA256SUMS"

@@ -2,6 +2,7 @@
 # Installs edge as a service, or brings an installed one to this release: scripts/install.sh [options]
 #
 #   --offline FOLDER   take everything from a folder that scripts/bundle.sh has made; nothing is fetched
+#   --fleet            with what a fleet needs (docs/fleet.md); a box that is in one keeps it anyway
 #   --no-start         install and enable, but start nothing
 #   --dry-run          print what would be done
 #   --help             print this
@@ -19,12 +20,13 @@ link=/opt/edge
 settings=/etc/edge/edge.conf
 data=/var/lib/edge
 token=/etc/edge/admin.token
-units="edge.service edge-backup.service edge-backup.timer"
+units="edge.service edge-backup.service edge-backup.timer edge-nats.service"
 needed_megabytes=1500 # the environment takes 700, its making as much again for a moment
 start_seconds=90 # of a Pi with a large gallery, with room
 
 source=$(cd "$(dirname "$0")/.." && pwd)
 offline=
+extra=
 start=yes
 dry=
 
@@ -49,6 +51,7 @@ run() { # what changes the system
     fi
 }
 
+[ -e "$data/fleet/code" ] && extra="[fleet]" # a box that is in one stays in it
 while [ $# -gt 0 ]; do
     case $1 in
         --offline)
@@ -56,6 +59,7 @@ while [ $# -gt 0 ]; do
             offline=$(cd "$2" 2>/dev/null && pwd) || fail "--offline: there is no folder $2"
             shift
             ;;
+        --fleet) extra="[fleet]" ;;
         --no-start) start= ;;
         --dry-run) dry=yes ;;
         -h | --help) usage && exit 0 ;;
@@ -122,14 +126,14 @@ release() { # into $new; taken apart again where it fails half-way
         run "$new/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-index \
             --find-links "$offline" --no-build-isolation setuptools wheel
         run "$new/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-index \
-            --find-links "$offline" --no-build-isolation --editable "$new"
+            --find-links "$offline" --no-build-isolation --editable "$new$extra"
     else
         # What the tests ran with, and nothing else: for Python 3.11 and later.
         if python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
             run "$new/.venv/bin/python" -m pip install --quiet --disable-pip-version-check \
                 --require-hashes -r "$new/systemd/appliance.txt"
         fi
-        run "$new/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$new"
+        run "$new/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$new$extra"
     fi
     # Compiled now, as the service may write nothing here.
     run "$new/.venv/bin/python" -m compileall -q "$new/edge"

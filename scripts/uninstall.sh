@@ -27,7 +27,7 @@ if [ -n "$purge" ] && [ -z "$yes" ]; then
     [ "$answer" = erase ] || fail "nothing was done"
 fi
 
-units="edge.service edge-backup.service edge-backup.timer"
+units="edge.service edge-backup.service edge-backup.timer edge-nats.service"
 if [ -d /run/systemd/system ]; then
     # shellcheck disable=SC2086 # a list of names
     systemctl disable --now --quiet $units 2>/dev/null || true

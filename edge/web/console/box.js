@@ -43,6 +43,7 @@ async function showHealth(who) {
       tile("Version", health.version, `pack ${box?.pack.name ?? health.pack}`),
       box ? tile("Threshold", box.threshold === null ? "automatic" : box.threshold.toFixed(2), policyInWords(box)) : null,
     ),
+    health.fleet ? fleet(health.fleet) : null,
     troubles(health),
   ].filter(Boolean);
 }
@@ -61,6 +62,22 @@ function restoredNotice(moment) {
     { role: "alert" },
     h("p", {}, h("strong", {}, "The database was found broken and replaced by a backup of "), new Date(moment).toLocaleString(), "."),
     h("p", {}, "Whoever was added or erased after that is not. Once you have dealt with it, say so on the box: ", h("code", {}, "edge restore --acknowledge")),
+  );
+}
+
+function fleet(told) {
+  const state = told.agrees === false ? ["bad", "The boxes hold different things; those that most differ from are being mended."]
+    : !told.connected ? ["warn", "The others cannot be reached: this box goes on alone, and tells them later."]
+    : told.position === null ? ["warn", "Joined; it waits for another box to take over from."]
+    : ["ok", told.agrees ? "All boxes hold the same." : "Connected."];
+  return h(
+    "section",
+    { "aria-labelledby": "box-fleet" },
+    h("h2", { id: "box-fleet" }, "Fleet"),
+    h("div.tiles", {}, tile(told.box, told.connected ? "connected" : "alone", state[1], state[0]), tile("To be told", told.outbox.toLocaleString("en"), "changes of this box that the others have not heard of")),
+    told.peers.length
+      ? table("Other boxes", [["Box", (one) => one.box], ["Heard", (one) => (one.silent ? `silent for ${Math.round(one.heard_seconds_ago)} s` : `${Math.round(one.heard_seconds_ago)} s ago`)], ["Behind", (one) => (one.behind === null ? "not seeded" : one.behind.toLocaleString("en")), "right"], ["Models", (one) => (one.same_pack ? "the same" : one.pack)]], told.peers)
+      : empty("No other box yet", "Run edge fleet join with the fleet's code on another box."),
   );
 }
 

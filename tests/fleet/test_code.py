@@ -1,0 +1,93 @@
+"""The code that makes a box one of a fleet, what each box makes of it, and the command that takes it."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from edge.errors import Unusable
+from edge.fleet import code, membership
+from edge.gallery.access import Access
+from edge.types import Scope
+from tests.real_process import Service
+
+LIST_ID = "0b5e6f4c-3f6e-11ef-9f6e-0242ac120002"
+SERVERS = ("192.168.1.11:4222", "box-2.local:4300", "[fd00::3]:4222")
+
+
+@pytest.fixture
+def fleet() -> code.Membership:
+    return code.new(LIST_ID, ["192.168.1.11", "box-2.local:4300", "[fd00::3]:4222"])
+
+
+def test_a_code_says_all_that_another_box_needs(fleet: code.Membership) -> None:
+    assert code.read(fleet.code) == fleet
+    assert fleet.servers == SERVERS
+    spoken = fleet.code.lower().replace("-", " ")
+    assert code.read(spoken) == fleet, "typed from paper, in whatever case and grouping"
+
+
+def test_every_single_mistake_is_found(fleet: code.Membership) -> None:
+    text = fleet.code
+    for place in range(0, len(text), 7):
+        if text[place] == "-":
+            continue
+        wrong = text[:place] + ("A" if text[place] != "A" else "B") + text[place + 1 :]
+        with pytest.raises(Unusable, match="not one of a fleet"):
+            code.read(wrong)
+    for cut in ("", "A", text[:-1], text[: len(text) // 2], "!" + text):
+        with pytest.raises(Unusable):
+            code.read(cut)
+
+
+@pytest.mark.parametrize("servers", [["a", "b"], ["a"] * 6, ["a:0"], ["a:70000"], [""], ["x" * 300]])
+def test_servers_that_cannot_be_are_refused(servers: list[str]) -> None:
+    with pytest.raises(Unusable, match="nothing was changed"):
+        code.new(LIST_ID, servers)
+
+
+def test_every_box_makes_the_same_secrets_of_it_and_another_fleet_makes_others(fleet: code.Membership) -> None:
+    again, other = code.read(fleet.code), code.new(LIST_ID, [])
+    assert again.client_password == fleet.client_password != other.client_password
+    assert again.client_password != again.route_password
+    assert again.ca_key.private_numbers() == fleet.ca_key.private_numbers() != other.ca_key.private_numbers()
+
+
+def test_what_a_box_keeps_of_it_is_for_its_owner_alone(fleet: code.Membership, tmp_path: Path) -> None:
+    membership.save(tmp_path, fleet)
+    file = membership.save_server(tmp_path, fleet, SERVERS[0], stream_megabytes=100)
+    assert membership.load(tmp_path) == fleet
+    for path in (tmp_path / "fleet").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    certificate = x509.load_pem_x509_certificate((tmp_path / "fleet" / "server.pem").read_bytes())
+    certificate.verify_directly_issued_by(x509.load_pem_x509_certificate((tmp_path / "fleet" / "ca.pem").read_bytes()))
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "192.168.1.11" in map(str, names.get_values_for_type(x509.IPAddress))
+    assert "sync_interval: always" in file.read_text()
+    assert all(f"@{one}" in file.read_text() for one in ("192.168.1.11:6222", "box-2.local:6300", "[fd00::3]:6222"))
+    membership.forget(tmp_path)
+    assert membership.load(tmp_path) is None
+
+
+def test_a_fleet_is_begun_joined_and_left_by_the_command(tmp_path: Path) -> None:
+    first, second = Service(tmp_path / "a"), Service(tmp_path / "b")
+    told = first.edge("fleet", "init", "--servers", "10.9.9.9")
+    text = first.edge("fleet", "code").strip()
+    assert text in told and "like a password" in told
+    second.edge("token", "list")  # a data folder that has been used
+    access = Access(tmp_path / "b" / "access.sqlite3")
+    access.create_token("door", frozenset({Scope.ENROL}), list_id="list-before", now_ms=1)
+    access.follow_list("list-before", "list-after")
+    assert [one.list_id for one in access.tokens()] == ["list-after"]
+    assert "Joined" in second.edge("fleet", "join", text)
+    refused = subprocess.run(
+        [sys.executable, "-m", "edge", "fleet", "join", text], env=second.environment(), capture_output=True, text=True
+    )
+    assert refused.returncode == 1
+    assert "in one already" in refused.stderr
+    assert "alone again" in second.edge("fleet", "leave")
