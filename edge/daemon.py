@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edge import __version__, archive, backup, calibration, catalogue, packs, restoring
+from edge.announcing import announced
 from edge.config import Config, as_text
 from edge.errors import Mistake, PackUnusable, Unusable
 from edge.evaluation import Sampler
@@ -369,8 +370,10 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         live = Live(config.server.live_streams, has_history=config.history.keep_days > 0)
         listeners.join(live.listen)
         recognizer = build_recognizer(config, pack, analysers, gallery, listeners, Calibration(points))
+        outward = parts.enter_context(announced(config, gallery, listeners, now_ms))
         metrics = Metrics(
-            lambda: _readings(gallery, history, space, recognizer), {"version": __version__, "pack": pack.id}
+            lambda: {**_readings(gallery, history, space, recognizer), **outward()},
+            {"version": __version__, "pack": pack.id},
         )
         listeners.join(metrics.listen)
         site = _site(config, pack, recognizer, gallery, history, space, live, access, audit, metrics)

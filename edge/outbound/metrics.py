@@ -27,6 +27,12 @@ TOLD = {
     "disk_free_bytes": "Room on the data folder's disk",
     "frames_superseded": "Frames given up for a newer one of their source, since the start",
     "sightings_dropped": "Sightings that could not be kept, since the start",
+    "messages_waiting": "Messages on disk that have not arrived",
+    "messages_dropped": "Messages that were too many, too old, or could not be kept, since the start",
+    "mqtt_connected": "1: the broker has taken the connection",
+    "mqtt_sent": "Messages that the broker acknowledged, since the start",
+    "webhooks_sent": "Webhooks that arrived, since the start",
+    "webhooks_given_up": "Webhooks that were refused, or too old, since the start",
 }
 
 
