@@ -10,6 +10,7 @@ import io
 import ipaddress
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -109,6 +110,24 @@ def subject_token(text: str) -> str:
     """Parse what may be a part of a NATS subject and a stream's name."""
     if not 1 <= len(text) <= 100 or not text.isascii() or not text.replace("-", "").isalnum():
         raise ValueError(f"'{text[:100]}' is not of 1 to 100 letters, digits and hyphens")
+    return text
+
+
+def topic_level(least: int) -> Parse:
+    """Parse a level of an MQTT topic: least..64 letters, digits, - and _."""
+
+    def parse(text: str) -> str:
+        if not re.fullmatch(rf"[a-zA-Z0-9_-]{{{least},64}}", text):
+            raise ValueError(f"'{text}' must have {least} to 64 characters: letters, digits, - and _")
+        return text
+
+    return parse
+
+
+def web_address(text: str) -> str:
+    """Parse nothing, or an address of http or https."""
+    if text and (not text.startswith(("http://", "https://")) or len(text) > 2048):
+        raise ValueError("must begin with http:// or https:// and have 2048 characters at most")
     return text
 
 
@@ -299,6 +318,43 @@ class FleetConfig:
 
 
 @dataclass(frozen=True)
+class EventsConfig:
+    """[events]."""
+
+    keep_megabytes: int = _setting(whole(1, 100_000))
+    keep_hours: int = _setting(whole(1, 8760))
+
+
+@dataclass(frozen=True)
+class MqttConfig:
+    """[mqtt]."""
+
+    host: str = _setting(text_to(255))
+    port: int = _setting(whole(1, 65535))
+    tls: bool = _setting(truth)
+    ca_file: Path | None = _setting(word_or("", path))
+    username: str = _setting(text_to(200))
+    password_file: Path | None = _setting(word_or("", path))
+    name: str = _setting(topic_level(0))
+    topic_prefix: str = _setting(topic_level(1))
+    discovery_prefix: str = _setting(topic_level(0))
+    snapshots: bool = _setting(truth)
+    quiet_seconds: int = _setting(whole(0, 86_400))
+
+
+@dataclass(frozen=True)
+class WebhooksConfig:
+    """[webhooks]."""
+
+    secret_file: Path | None = _setting(word_or("", path))
+    unknown_url: str = _setting(web_address)
+    ca_file: Path | None = _setting(word_or("", path))
+    timeout_seconds: int = _setting(whole(1, 60))
+    most_at_once: int = _setting(whole(1, 64))
+    quiet_seconds: int = _setting(whole(0, 86_400))
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """[log]."""
 
@@ -325,6 +381,9 @@ class Config:
     tokens: TokensConfig
     audit: AuditConfig
     fleet: FleetConfig
+    events: EventsConfig
+    mqtt: MqttConfig
+    webhooks: WebhooksConfig
     log: LogConfig
 
     texts: Mapping[str, str] = dataclasses.field(repr=False)
@@ -347,6 +406,9 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "tokens": TokensConfig,
     "audit": AuditConfig,
     "fleet": FleetConfig,
+    "events": EventsConfig,
+    "mqtt": MqttConfig,
+    "webhooks": WebhooksConfig,
     "log": LogConfig,
 }
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge import __version__, archive, backup, calibration, catalogue, packs, restoring
+from edge.announcing import announced
 from edge.config import Config, as_text
 from edge.errors import Mistake, PackUnusable, Unusable
 from edge.evaluation import Sampler
@@ -373,8 +374,10 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         live = Live(config.server.live_streams, has_history=config.history.keep_days > 0)
         listeners.join(live.listen)
         recognizer = build_recognizer(config, pack, analysers, gallery, listeners, Calibration(points))
+        outward = parts.enter_context(announced(config, gallery, listeners, now_ms))
         metrics = Metrics(
-            lambda: _readings(gallery, history, space, recognizer, fleet), {"version": __version__, "pack": pack.id}
+            lambda: {**_readings(gallery, history, space, recognizer, fleet), **outward()},
+            {"version": __version__, "pack": pack.id},
         )
         listeners.join(metrics.listen)
         fleet = fleet_link(config, gallery, pack)

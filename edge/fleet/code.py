@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 import secrets
 import uuid
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ GROUP = 5
 
 MOST_SERVERS = 5
 CLIENT_PORT = 4222
+MOST_HOST_CHARACTERS = 200
 ROUTE_PORT_ABOVE = 2000
 """A server's port for the other servers, above that for boxes: 6222 by default, as NATS has it."""
 
@@ -103,12 +105,12 @@ def read(code: str) -> Membership:
 
 def addressed(text: str) -> str:
     """Return the address with its port. Raises Unusable."""
-    host, colon, port = text.rpartition(":")
-    if not colon or host.count(":"):  # an IPv6 address is written in brackets where a port follows
-        host, port = text, str(CLIENT_PORT)
-    if not 1 <= len(host) <= 200 or not port.isdecimal() or not 0 < int(port) <= 65_535 - ROUTE_PORT_ABOVE:
-        raise Unusable(Mistake("--servers", f"'{text[:80]}' is no address"), message="nothing was changed")
-    return f"{host}:{port}"
+    found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?", text)
+    port = int(found[2] or CLIENT_PORT) if found else 0
+    if found is None or len(found[1]) > MOST_HOST_CHARACTERS or not 0 < port <= 65_535 - ROUTE_PORT_ABOVE:
+        reason = f"'{text[:80]}' is no address: a host or [an IPv6 address], and a port behind a colon if it is another"
+        raise Unusable(Mistake("--servers", reason), message="nothing was changed")
+    return f"{found[1]}:{port}"
 
 
 def split(server: str) -> tuple[str, int]:

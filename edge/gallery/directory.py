@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edge.gallery import lists, sources
+from edge.gallery import lists, outgoing, sources
 from edge.gallery.core import Core
 from edge.gallery.paging import page
 from edge.gallery.protocol import NO_DEFAULTS, PAGE, Page
@@ -54,6 +54,7 @@ class Directory(Core):
                 number, deleted, removed = lists.delete_list(transaction, list_id)
             self._indexes.drop(number)
             self._indexes.forget(removed.templates)
+        outgoing.forget(self.database.path.parent, [list_id])
         self.pictures.delete(removed.pictures)  # off the lock: there may be 100,000 of them
         self.database.erase_traces((), are_all=removed.are_all)
         return deleted.count

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.errors import Mistake
-from edge.gallery import lists, outbox, records, rejections
+from edge.gallery import lists, outbox, outgoing, records, rejections
 from edge.gallery.applying import NEWCOMERS_KEPT, Applying
 from edge.gallery.capture import Capture
 from edge.gallery.core import Core
@@ -187,6 +187,8 @@ class Replica(Core):
     def _finish(self, applying: Applying) -> None:
         """Remove what is not needed any more, off the lock; tell what there is to say."""
         self.pictures.delete(applying.removed.pictures)
+        if applying.gone_ids:
+            outgoing.forget(self.database.path.parent, applying.gone_ids)
         if applying.erases:
             needles = [*(one.encode() for one in applying.gone_ids), *applying.removed.traces]
             self.database.erase_traces(needles, are_all=applying.removed.are_all and not applying.was_changed)

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 
 from edge.errors import Conflict, Mistake
-from edge.gallery import lists, persons, records, rejections
+from edge.gallery import lists, outgoing, persons, records, rejections
 from edge.gallery.core import Core
 from edge.gallery.fusion import Fusion, fused
 from edge.gallery.paging import page
@@ -240,6 +240,7 @@ class Roster(Core):
         """Make sure that nothing of what was removed is left in the file."""
         if not gone and not removed.traces:
             return
+        outgoing.forget(self.database.path.parent, [person.person_id for person in gone])
         needles = [*(person.person_id.encode() for person in gone), *removed.traces]
         were_changed = any(person.updated_ms != person.created_ms for person in gone)  # what they were is unknown
         self.database.erase_traces(needles, are_all=removed.are_all and not were_changed)

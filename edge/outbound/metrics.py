@@ -33,6 +33,12 @@ TOLD = {
     "fleet_peers": "Other boxes of the fleet that were heard lately",
     "fleet_differs": "Whether the boxes of the fleet hold different things",
     "fleet_seeded": "Snapshots of other boxes taken over, since the start",
+    "messages_waiting": "Messages on disk that have not arrived",
+    "messages_dropped": "Messages that were too many, too old, or could not be kept, since the start",
+    "mqtt_connected": "1: the broker has taken the connection",
+    "mqtt_sent": "Messages that the broker acknowledged, since the start",
+    "webhooks_sent": "Webhooks that arrived, since the start",
+    "webhooks_given_up": "Webhooks that were refused, or too old, since the start",
 }
 
 

@@ -22,7 +22,7 @@ SERVERS = ("192.168.1.11:4222", "box-2.local:4300", "[fd00::3]:4222")
 
 @pytest.fixture
 def fleet() -> code.Membership:
-    return code.new(LIST_ID, ["192.168.1.11", "box-2.local:4300", "[fd00::3]:4222"])
+    return code.new(LIST_ID, ["192.168.1.11", "box-2.local:4300", "[fd00::3]"])
 
 
 def test_a_code_says_all_that_another_box_needs(fleet: code.Membership) -> None:

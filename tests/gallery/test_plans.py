@@ -15,7 +15,7 @@ import pytest
 import edge.gallery
 from edge.gallery.database import Database
 
-OTHER_FILES = ("access", "audit", "spool")
+OTHER_FILES = ("access", "audit", "outgoing", "spool")
 """These have databases of their own."""
 MODULES = [module.name for module in pkgutil.iter_modules(edge.gallery.__path__) if module.name not in OTHER_FILES]
 READ_WHOLE = {"persons.SELECT_EVERY_TEMPLATE", "rejections.SELECT_EVERY_REJECTION", "backup.SELECT_NUMBERS"}
