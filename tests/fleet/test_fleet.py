@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.fleet.process import VECTOR_LENGTH, FleetBox, free_ports, until
 
-pytest.importorskip("nats")
+pytest.importorskip("nats", reason="nats-py is not installed")
+browser_module = pytest.importorskip("tests.browser", reason="selenium and axe-core-python are not installed")
 
 
 def vector(seed: int) -> list[float]:
@@ -68,8 +75,6 @@ def test_the_cluster_goes_on_when_one_of_three_brokers_is_killed(fleet: list[Fle
 
 
 def test_a_box_that_is_killed_and_one_that_is_wiped_come_back_with_everybody(fleet: list[FleetBox]) -> None:
-    import shutil
-
     code = fleet[0].service.edge("fleet", "code").strip()
     fleet[2].kill()
     assert fleet[0].add(vector(4)).status_code == 200
@@ -97,3 +102,39 @@ def test_what_is_erased_at_one_is_erased_at_all(fleet: list[FleetBox]) -> None:
     assert answer.status_code == 200, answer.text
     until(lambda: all(box.count() == before - 1 for box in fleet))
     until(lambda: alike(fleet))
+
+
+def test_doctor_says_how_the_fleet_is(fleet: list[FleetBox]) -> None:
+    box = fleet[0]
+    port = box.service.url.rsplit(":", 1)[1]
+    told = doctor(box, f"server.port={port}")
+    assert (told["level"], told["message"].split(",")[0]) == ("ok", "2 other boxes"), told
+    fleet[1].kill()
+    until(lambda: any(one["silent"] for one in box.state()["peers"]))
+    told = doctor(box, f"server.port={port}")
+    assert (told["level"], told["message"]) == ("warn", "silent: b")
+    fleet[1].start()
+
+
+def doctor(box: FleetBox, *settings: str) -> dict[str, Any]:
+    flags = [flag for setting in settings for flag in ("--set", setting)]
+    command = [sys.executable, "-m", "edge", "doctor", "--json", *flags]
+    done = subprocess.run(command, env=box.service.environment(), capture_output=True, text=True, check=False)
+    (found,) = [one for one in json.loads(done.stdout)["findings"] if one["check"] == "fleet"]
+    return dict(found)
+
+
+@pytest.mark.skipif(browser_module.MISSING is not None, reason=str(browser_module.MISSING))
+def test_the_page_shows_the_fleet(fleet: list[FleetBox], tmp_path: Path) -> None:
+    box = fleet[0]
+    page = browser_module.Browser(tmp_path)
+    try:
+        page.driver.get(box.service.url)
+        page.press("Use a token instead")
+        page.fill("Token", box.service.token("admin"))
+        page.press("Sign in with the token")
+        page.go("Box")
+        page.until(lambda: "Other boxes" in page.driver.page_source, "the fleet")
+        assert page.violations() == []
+    finally:
+        page.quit()

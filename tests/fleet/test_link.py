@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+pytest.importorskip("nats", reason="nats-py is not installed")
 from edge.fleet.link import Link, Terms
 from edge.gallery import replica
 from edge.gallery.store import EmbeddedGallery, Probe
@@ -158,7 +160,6 @@ def test_a_difference_is_seen_told_and_mended(boxes: list[Box], caplog: pytest.L
 
 
 def test_a_stream_that_was_lost_is_begun_anew(boxes: list[Box], server: NatsServer, tmp_path: Path) -> None:
-    import shutil
 
     known = [boxes[0].add(seed) for seed in range(1, 6)]
     until(lambda: alike(boxes))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import BodyTooLarge, ItemNotFound, ListNotFound, Refusal
-from edge.gallery import replica
+from edge.gallery import reembedding, replica
 from edge.gallery.database import DATABASE_NAME
 from edge.gallery.operations import Kind, Operation, SharedTemplate, decoded, encoded
 from edge.gallery.store import EmbeddedGallery, Probe
@@ -51,15 +51,15 @@ class Stream:
 class Box:
     """A gallery in a folder of its own, and its way to the stream."""
 
-    def __init__(self, folder: Path, stream: Stream, main_list_id: str | None) -> None:
-        self.folder, self.stream = folder, stream
+    def __init__(self, folder: Path, stream: Stream, main_list_id: str | None, pack_id: str = PACK) -> None:
+        self.folder, self.stream, self.pack_id = folder, stream, pack_id
         self.main_list_id = replica.join(folder, main_list_id, "main")
         self.gallery = self._open()
 
     def _open(self) -> EmbeddedGallery:
         return EmbeddedGallery.open(
             self.folder,
-            pack_id=PACK,
+            pack_id=self.pack_id,
             vector_length=LENGTH,
             cohort_weight=WEIGHT,
             exact_limit=1000,
@@ -395,6 +395,43 @@ def test_a_restored_backup_says_nothing_twice_and_loses_nothing(boxes: list[Box]
     settle(boxes)
     assert_alike(boxes)
     assert [box.gallery.counts().persons for box in boxes] == [3, 3, 3]
+
+
+def test_a_box_with_another_pack_keeps_what_it_cannot_compare_and_says_whom(
+    boxes: list[Box], tmp_path: Path, stream: Stream
+) -> None:
+    boxes[0].gallery.share_pictures()
+    embedding = embedding_of(1)
+    probe = Probe(embedding, newcomer("with a picture"), template_of(embedding, b"a crop"))
+    boxes[0].gallery.identify_or_enrol(boxes[0].gallery.main_list_id, [probe], decide)
+    other = Box(tmp_path / "d", stream, boxes[0].main_list_id, pack_id="pack-2")
+    boxes[0].publish()
+    boxes[0].hear()
+    other.seed_from(boxes[0])
+    later = boxes[0].add(2)
+    settle([boxes[0], other])
+    assert (other.gallery.counts().persons, other.gallery.counts().other_packs) == (2, 2)
+    assert other.who(1) is None
+    with reembedding.reading(other.folder) as connection:
+        unreached = {one.person_id: one.has_picture for one in reembedding.unreached(connection, "pack-2")}
+    assert len(unreached) == 2
+    assert unreached[later] is False, "no picture was kept of them"
+    (kept,) = [one for one, has_picture in unreached.items() if has_picture]
+    (template,) = other.gallery.templates_of(kept)
+    assert template.picture is not None
+    assert other.gallery.picture(template.picture) == b"a crop"
+    assert_alike([boxes[0], other])
+    other.gallery.close()
+
+
+def test_pictures_stay_where_they_are_unless_they_are_shared(boxes: list[Box]) -> None:
+    embedding = embedding_of(1)
+    probe = Probe(embedding, newcomer("with a picture"), template_of(embedding, b"a crop"))
+    boxes[0].gallery.identify_or_enrol(boxes[0].gallery.main_list_id, [probe], decide)
+    assert b"a crop" not in boxes[0].gallery.pending(1)[0].body
+    settle(boxes)
+    assert_alike(boxes)
+    assert not list((boxes[1].folder / "pictures").glob("*/*.jpg"))
 
 
 def test_a_record_that_no_message_can_hold_is_refused(boxes: list[Box]) -> None:

@@ -269,7 +269,7 @@ function showDialog(dialog) {
 
 /** A table that becomes cards on a phone. columns: [heading, row => content, class?]. */
 export function table(caption, columns, rows) {
-  const head = h("tr", {}, columns.map(([heading]) => h("th", { scope: "col" }, heading || h("span.unseen", {}, "Actions"))));
+  const head = h("tr", {}, columns.map(([heading, , kind]) => h(kind ? "th." + kind : "th", { scope: "col" }, heading || h("span.unseen", {}, "Actions"))));
   const body = rows.map((row) =>
     h(
       "tr",
