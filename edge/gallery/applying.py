@@ -20,7 +20,7 @@ import numpy as np
 
 from edge.gallery import lists, outbox, persons, records, rejections
 from edge.gallery.index import TEMPLATES_PER_PERSON
-from edge.gallery.operations import MAIN_LIST, Kind, Operation, SharedRejection, SharedTemplate
+from edge.gallery.operations import MAIN_LIST, Kind, Operation, SharedRejection, SharedTemplate, subject_of
 from edge.gallery.outbox import Outbox
 from edge.gallery.persons import Removed
 from edge.gallery.records import Newcomer
@@ -151,7 +151,7 @@ class Applying:
     def _is_ahead(self, number: int) -> bool:
         """Whether this box has said what the person's record is, and the stream has not come to that yet."""
         person_id = records.person_id_of(self._transaction, number)
-        return outbox.has_record(self._transaction, f"person.{person_id}")
+        return person_id is not None and outbox.has_record(self._transaction, subject_of(person_id))
 
     def move(self, number: int, list_number: int) -> None:
         """Let the person be in that list."""
@@ -321,7 +321,7 @@ class Applying:
         if row is None or row[1] == list_id:
             return name
         number, holder, is_main = row
-        if not is_main and outbox.has(self._transaction, f"list.{holder}"):
+        if not is_main and outbox.has(self._transaction, subject_of(holder, is_list=True)):
             columns = {"number": number, "name": _with_id(name, holder)}
             self._transaction.execute(records.UPDATE_NAME_OF_LIST, columns)
             return name

@@ -10,8 +10,9 @@ import dataclasses
 import hashlib
 import json
 import struct
+import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -24,6 +25,7 @@ MAIN_LIST = ""
 """What stands for the main list, which every box has its own of."""
 
 KEY_BYTES = 16
+PACKED_CHARACTERS = 32
 
 
 class Kind(str, Enum):
@@ -114,13 +116,36 @@ class Operation:
 
     @property
     def subject(self) -> str:
-        """What it is published under: `person.<id>` or `list.<id>`."""
-        return f"{'person' if self.kind in (Kind.PUT, Kind.ERASE) else 'list'}.{self.about}"
+        """What it is published under."""
+        return subject_of(self.about, is_list=self.kind in (Kind.LIST, Kind.ERASE_LIST))
 
     @property
     def is_last(self) -> bool:
         """Whether nothing that was published of the subject before is needed, and none of it may be kept."""
         return self.kind in (Kind.ERASE, Kind.ERASE_LIST) or bool(self.removed or self.undone)
+
+
+def subject_of(id_: str, *, is_list: bool = False) -> str:
+    """Return what is published of a person or a list goes under: `person.<id>` or `list.<id>`."""
+    return f"{'list' if is_list else 'person'}.{packed(id_)}"
+
+
+def packed(id_: str) -> str:
+    """Return an id as it travels and waits: without hyphens.
+
+    So whoever looks in a file for what may be left of somebody erased, by their id as the rows have it, does not find
+    the word that they are erased, which waits there to be told.
+    """
+    return id_.replace("-", "").upper() if _is_uuid(id_) else id_
+
+
+def unpacked(text: str) -> str:
+    """Return the id."""
+    return str(uuid.UUID(text)) if len(text) == PACKED_CHARACTERS and text.isalnum() else text
+
+
+def _is_uuid(text: str) -> bool:
+    return len(text) == PACKED_CHARACTERS + 4 and text == text.lower() and text.count("-") == 4
 
 
 def template_key(pack_id: str, vector: bytes) -> str:
@@ -145,25 +170,32 @@ def encoded(operation: Operation) -> bytes:
 
     head: dict[str, Any] = {
         "kind": operation.kind.value,
-        "about": operation.about,
+        "about": packed(operation.about),
         "origin": operation.origin,
         "serial": operation.serial,
         "time_ms": operation.time_ms,
         "seen": operation.seen,
-        "record": operation.record,
+        "record": operation.record and {**operation.record, **_list_of(operation.record, packed)},
         "newness": operation.newness and [operation.newness.same_from, operation.newness.cohort_weight],
-        "former": operation.former,
+        "former": [packed(one) for one in operation.former],
         "templates": [
             [one.pack_id, blob(one.vector), one.cohort_similarity, one.quality, one.created_ms, blob(one.picture)]
             for one in operation.templates
         ],
         "removed": operation.removed,
         "rejections": [
-            [one.sighting_id, one.sighted, one.pack_id, blob(one.vector), one.cohort_similarity, one.created_ms]
+            [
+                one.sighting_id,
+                one.sighted and packed(one.sighted),
+                one.pack_id,
+                blob(one.vector),
+                one.cohort_similarity,
+                one.created_ms,
+            ]
             for one in operation.rejections
         ],
         "undone": operation.undone,
-        "aliases": operation.aliases,
+        "aliases": [packed(one) for one in operation.aliases],
     }
     text = json.dumps({name: value for name, value in head.items() if value not in (None, (), [])}).encode()
     rest = b"".join([text, *blobs])
@@ -202,26 +234,37 @@ def _decoded(body: bytes) -> Operation:
         for pack_id, vector, cohort, quality, created, picture in head.get("templates", ())
     )
     rejections = tuple(
-        SharedRejection(str(sighting), sighted, str(pack_id), _vector(blob(vector)), float(cohort), int(created))
+        SharedRejection(
+            str(sighting),
+            sighted and unpacked(sighted),
+            str(pack_id),
+            _vector(blob(vector)),
+            float(cohort),
+            int(created),
+        )
         for sighting, sighted, pack_id, vector, cohort, created in head.get("rejections", ())
     )
     newness = head.get("newness")
     return Operation(
         kind=Kind(head["kind"]),
-        about=str(head["about"]),
+        about=unpacked(str(head["about"])),
         origin=str(head["origin"]),
         serial=int(head["serial"]),
         time_ms=int(head["time_ms"]),
         seen=int(head["seen"]),
-        record=head.get("record"),
+        record=head.get("record") and {**head["record"], **_list_of(head["record"], unpacked)},
         newness=None if newness is None else Newness(float(newness[0]), float(newness[1])),
-        former=tuple(head.get("former", ())),
+        former=tuple(unpacked(one) for one in head.get("former", ())),
         templates=templates,
         removed=tuple(head.get("removed", ())),
         rejections=rejections,
         undone=tuple(head.get("undone", ())),
-        aliases=tuple(head.get("aliases", ())),
+        aliases=tuple(unpacked(one) for one in head.get("aliases", ())),
     )
+
+
+def _list_of(record: Mapping[str, Any], way: Callable[[str], str]) -> dict[str, str]:
+    return {"list": way(record["list"])} if "list" in record else {}
 
 
 def _vector(data: bytes | None) -> bytes:

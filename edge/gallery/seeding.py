@@ -18,7 +18,7 @@ from edge.errors import Mistake, Unusable
 from edge.gallery import outbox, records
 from edge.gallery.applying import Applying
 from edge.gallery.capture import Capture
-from edge.gallery.operations import MOST_BYTES, Kind, Operation, SharedTemplate, decoded, encoded
+from edge.gallery.operations import MOST_BYTES, Kind, Operation, SharedTemplate, decoded, encoded, subject_of
 from edge.gallery.records import Newcomer, Record
 
 VERSION = 1
@@ -258,7 +258,7 @@ class Seeding:
     def _say_what_is_only_here(self) -> None:
         box = self._capture.outbox
         for list_id, name, created_ms in list(records.every_list(self._transaction)):
-            if list_id not in self._lists and not outbox.has(self._transaction, f"list.{list_id}"):
+            if list_id not in self._lists and not outbox.has(self._transaction, subject_of(list_id, is_list=True)):
                 box.write(self._transaction, Kind.LIST, list_id, record={"name": name, "created_ms": created_ms})
                 self.published += 1
         for record in list(records.every_record(self._transaction)):
@@ -267,7 +267,7 @@ class Seeding:
 
     def _is_said(self, record: Record) -> bool:
         """Whether the outbox says all of the person already."""
-        said = [decoded(body) for body in outbox.bodies(self._transaction, f"person.{record.person_id}")]
+        said = [decoded(body) for body in outbox.bodies(self._transaction, subject_of(record.person_id))]
         told = {one.key for operation in said for one in operation.templates}
         known = {records.shared(one).key for one in records.known_templates(self._transaction, record.number)}
         return any(operation.record for operation in said) and known <= told

@@ -170,3 +170,4 @@ def test_a_stream_that_was_lost_is_begun_anew(boxes: list[Box], server: NatsServ
     until(lambda: boxes[0].knows(later), 40)
     until(lambda: alike(boxes))
     assert all(box.knows(one) for box in boxes for one in known)
+    assert [box.gallery.position for box in boxes] == [1, 1]
