@@ -27,7 +27,7 @@ from nats.js.errors import NotFoundError
 from edge.errors import Refusal, StorageFull
 from edge.fleet import peers, snapshots
 from edge.fleet.peers import BEATS_MISSED, Beat, Peers
-from edge.fleet.stream import Stream
+from edge.fleet.stream import Gap, Stream
 from edge.gallery.replica import Digest, Incomplete, Replica
 
 log = logging.getLogger(__name__)
@@ -189,6 +189,10 @@ class Link:
             log.exception("the link to the fleet has ended; a restart of the service begins it again")
         finally:
             self._told.connected = False
+            left = asyncio.all_tasks(self._loop)  # of the client, which ends some of its own only when it is asked to
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             self._loop.close()
 
     async def _in_worker(self, call: Callable[..., Result], *arguments: Any) -> Result:
@@ -330,7 +334,7 @@ class Link:
             try:
                 await stream.read_from(position + 1)
                 await self._read_on(stream)
-            except NotFoundError:  # the server that kept our place in the stream was restarted
+            except (NotFoundError, Gap):  # the server that kept our place was restarted, or a message got lost
                 log.debug("reading the stream begins anew", exc_info=True)
 
     async def _read_on(self, stream: Stream) -> None:
@@ -346,10 +350,12 @@ class Link:
     async def _is_past(self, stream: Stream) -> bool:
         """Look, where nothing came, whether something should have; pass over what has been rolled up."""
         bounds = await stream.bounds()
-        waiting = await stream.waiting()
+        reading = await stream.reading()
         self._told.last = bounds.last
         position = await self._in_worker(lambda: self._gallery.position) or 0
-        if bounds.last > position and not waiting:
+        if reading.sent > position:  # it came between two calls, and is in nobody's hands
+            return True
+        if bounds.last > position and not reading.waiting:
             await self._in_worker(self._gallery.pass_over, bounds.last)
         return bounds.last < position or bounds.first > position + 1
 

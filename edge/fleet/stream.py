@@ -42,6 +42,20 @@ class Bounds:
     last: int
 
 
+class Gap(Exception):
+    """A message was sent and did not arrive: reading begins anew, from the position."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How far a server is with a reader."""
+
+    sent: int
+    """The place of the last message that it sent: it may be on its way."""
+    waiting: int
+    """How many messages it has not sent yet."""
+
+
 class Stream:
     """The fleet's stream, by one connection."""
 
@@ -53,6 +67,8 @@ class Stream:
         self._days = days
         self._most_bytes = most_bytes
         self._reader: JetStreamContext.PullSubscription | None = None
+        self._read = 0
+        """Messages that the reader has taken: the server counts them as well."""
 
     async def make(self) -> Bounds:
         """Make the stream where there is none, with three replicas as soon as there are three servers."""
@@ -111,6 +127,7 @@ class Stream:
     async def read_from(self, sequence: int) -> None:
         """Read from that place on."""
         await self.stop_reading()
+        self._read = 0
         self._reader = await self._js.pull_subscribe(
             f"{self._prefix}.>",
             stream=self._name,
@@ -125,18 +142,29 @@ class Stream:
         )
 
     async def read(self) -> list[tuple[int, bytes]]:
-        """Return what is next (place, body), in order; nothing after some seconds without anything new."""
+        """Return what is next (place, body), in order; nothing after some seconds without anything new.
+
+        Raises Gap where the client has let go of a message that the server sent, as it may when a call times out.
+        """
         assert self._reader is not None, "read_from comes first"
         try:
             messages = await self._reader.fetch(AT_ONCE, timeout=WAIT_SECONDS)
         except NatsTimeout:
             return []
-        return [(message.metadata.sequence.stream, message.data) for message in messages]
+        found: list[tuple[int, bytes]] = []
+        for message in messages:
+            sequence = message.metadata.sequence
+            if sequence.consumer != self._read + 1:
+                raise Gap(f"message {self._read + 1} of the reader is missing, {sequence.consumer} came")
+            self._read = sequence.consumer
+            found.append((sequence.stream, message.data))
+        return found
 
-    async def waiting(self) -> int:
-        """Return how many messages the reader has before it. Raises NotFoundError where the server forgot it."""
+    async def reading(self) -> Reading:
+        """Return how far the server is with the reader. Raises NotFoundError where it forgot it."""
         assert self._reader is not None, "read_from comes first"
-        return (await self._reader.consumer_info()).num_pending or 0
+        info = await self._reader.consumer_info()
+        return Reading(info.delivered.stream_seq if info.delivered else 0, info.num_pending or 0)
 
     async def stop_reading(self) -> None:
         """Let the server forget the reader."""
