@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import nats
@@ -27,6 +25,7 @@ from nats.js.errors import NotFoundError
 from edge.errors import Refusal, StorageFull
 from edge.fleet import peers, snapshots
 from edge.fleet.peers import BEATS_MISSED, Beat, Peers
+from edge.fleet.state import State, Terms, Told, peers_of
 from edge.fleet.stream import Gap, Stream
 from edge.gallery.replica import Digest, Incomplete, Replica
 
@@ -46,64 +45,13 @@ FIRST_BEAT_SECONDS = 1.0
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Terms:
-    """How a box is reached by the others, and what it tells of itself."""
-
-    servers: tuple[str, ...]
-    user: str
-    password: str
-    tls: ssl.SSLContext | None
-    prefix: str
-    box: str
-    pack: str
-    digest_seconds: float
-    stream_days: float
-    stream_bytes: int
-    spool: Path
-    """A folder for what is too large for memory."""
-
-
-@dataclass(frozen=True)
-class State:
-    """How the fleet is, as this box sees it."""
-
-    box: str
-    connected: bool
-    position: int | None
-    outbox: int
-    peers: tuple[dict[str, object], ...]
-    """Of each: its name, seconds since it was heard, how many operations it is behind, its outbox, its pack."""
-    digest: str | None
-    """The last that was computed."""
-    agrees: bool | None
-    """Whether everybody who told of that position holds the same; None: nobody has."""
-    seeded: int
-    """Snapshots of others taken in since the start."""
-
-
-@dataclass
-class _Told:
-    """What the link knows, for `state`."""
-
-    connected: bool = False
-    position: int | None = None
-    outbox: int = 0
-    last: int = 0
-    """Of the stream, as it was last seen."""
-    digest: str | None = None
-    agrees: bool | None = None
-    seeded: int = 0
-    others: list[tuple[Beat, float]] = field(default_factory=list)
-
-
 class Link:
     """The link of one box; `start` and `stop` once each."""
 
     def __init__(self, gallery: Replica, terms: Terms) -> None:
         self._gallery = gallery
         self._terms = terms
-        self._told = _Told()
+        self._told = Told()
         self._peers = Peers(terms.box, time.monotonic)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="fleet-gallery")
         self._giver = ThreadPoolExecutor(1, thread_name_prefix="fleet-snapshot")
@@ -136,24 +84,12 @@ class Link:
     def state(self) -> State:
         """Return how the fleet is."""
         told = self._told
-        others: tuple[dict[str, object], ...] = tuple(
-            {
-                "box": beat.box,
-                "heard_seconds_ago": round(ago, 1),
-                "behind": max(0, told.last - beat.position) if beat.position >= 0 else None,
-                "outbox": beat.outbox,
-                "pack": beat.pack,
-                "same_pack": beat.pack == self._terms.pack,
-                "silent": ago > BEATS_MISSED * self._terms.digest_seconds,
-            }
-            for beat, ago in told.others
-        )
         return State(
             self._terms.box,
             told.connected,
             self._gallery.position,
             self._gallery.outbox_length(),
-            others,
+            peers_of(told, self._terms),
             told.digest,
             told.agrees,
             told.seeded,

@@ -9,7 +9,7 @@ from pathlib import Path
 from edge.config import Config
 from edge.errors import Mistake, Unusable
 from edge.fleet import membership
-from edge.fleet.link import Terms
+from edge.fleet.state import Terms
 from edge.types import Pack
 
 MEGABYTE = 1 << 20
