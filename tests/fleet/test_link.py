@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("nats", reason="nats-py is not installed")
-from edge.fleet.link import Link, Terms
+from edge.fleet.link import Link
+from edge.fleet.state import Terms
 from edge.gallery import replica
 from edge.gallery.store import EmbeddedGallery, Probe
 from edge.types import Candidate, Decision, Verdict
