@@ -306,7 +306,7 @@ def main() -> int:
         return 0
     sizes = sorted({*options.sizes, *([MILLION] if options.million else [])})
     print(
-        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}: {_machine()}"
+        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}: {machine()}"
     )
     figures = [measured(size, pack, options.seconds) for size in sizes]
     print(f"{'persons in the list':44}" + "".join(f"{size:>12,}" for size in sizes))
@@ -316,7 +316,8 @@ def main() -> int:
     return 0
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Return the name of the processor."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith(("model name", "Model")):
             return line.partition(":")[2].strip()
