@@ -168,7 +168,7 @@ class Seeding:
             ORIGINS: self._origins,
             TOMBSTONES: self._tombstones,
             LIST: self._list,
-            PERSON: lambda rest: self._person(decoded(rest)),
+            PERSON: self._person,
         }
         for line in snapshot.lines():
             if line[:1] in kinds:
@@ -198,12 +198,15 @@ class Seeding:
         self._applying.put_list(Operation(Kind.LIST, str(list_id), "", 0, 0, 0, record=record))
         self._lists.add(str(list_id))
 
-    def _person(self, operation: Operation) -> None:
+    def _person(self, rest: bytes) -> None:
+        operation = decoded(rest)
         self._persons.add(operation.about)
         self._persons.update(operation.aliases)
         if any(records.is_buried(self._transaction, one) for one in (operation.about, *operation.aliases)):
             for one in (operation.about, *operation.aliases):  # erased here, and they have not heard of it
                 self._applying.say_erased(one)
+            return
+        if self._is_so_already(operation, rest):
             return
         if records.is_alias(self._transaction, operation.about):
             self._joined.append(operation)  # once what the snapshot says of the other is in
@@ -215,6 +218,12 @@ class Seeding:
             self._applying.put_rejections(number, operation.rejections)
             if set(records.aliases_of(self._transaction, number)) - set(operation.aliases):
                 self._joined.append(operation)
+
+    def _is_so_already(self, operation: Operation, rest: bytes) -> bool:
+        """Whether nothing is to be written: of most persons, where boxes that differ are made alike."""
+        number = records.number_of(self._transaction, operation.about)
+        record = None if number is None else records.record(self._transaction, number)
+        return record is not None and encoded(_whole(self._transaction, record, None)) == rest
 
     def _join(self, operation: Operation) -> None:
         """Say that two who are told apart elsewhere are one: whoever is one here stays one."""
