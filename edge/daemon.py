@@ -374,7 +374,12 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         listeners.join(live.listen)
         recognizer = build_recognizer(config, pack, analysers, gallery, listeners, Calibration(points))
         metrics = Metrics(
-            lambda: _readings(gallery, history, space, recognizer, fleet), {"version": __version__, "pack": pack.id}
+            lambda: {
+                **_readings(gallery, history, space, recognizer, fleet),
+                **recognizer.workload,
+                "connections": server.connections,
+            },
+            {"version": __version__, "pack": pack.id},
         )
         listeners.join(metrics.listen)
         fleet = fleet_link(config, gallery, pack)
@@ -382,7 +387,7 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
             fleet.start()
             parts.callback(fleet.stop, config.server.stop_seconds / 2)
         site = _site(config, pack, recognizer, gallery, history, space, live, access, audit, metrics, fleet)
-        server = Server(application(site), server_limits(config))
+        server = Server(application(site), server_limits(config), refused=metrics.refused)
         log.info("edge %s: pack %s on %s, %d workers", __version__, pack.id, interpreter, len(analysers))
         return _until_stopped(server, recognizer, ready, lambda: pack_is_due(config, pack))
 
@@ -437,6 +442,7 @@ def _site(
         restored_from=lambda: restoring.restored_from(config.data.folder),
         live=live,
         answered=metrics.answered,
+        refused=metrics.refused,
         metrics=metrics.text,
         pace=Pace(config.server.requests_per_token_per_second),
         logs_requests=config.log.requests,
