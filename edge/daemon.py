@@ -376,7 +376,12 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
         recognizer = build_recognizer(config, pack, analysers, gallery, listeners, Calibration(points))
         outward = parts.enter_context(announced(config, gallery, listeners, now_ms))
         metrics = Metrics(
-            lambda: {**_readings(gallery, history, space, recognizer, fleet), **outward()},
+            lambda: {
+                **_readings(gallery, history, space, recognizer, fleet),
+                **outward(),
+                **recognizer.workload,
+                "connections": server.connections,
+            },
             {"version": __version__, "pack": pack.id},
         )
         listeners.join(metrics.listen)
@@ -385,7 +390,7 @@ def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) ->
             fleet.start()
             parts.callback(fleet.stop, config.server.stop_seconds / 2)
         site = _site(config, pack, recognizer, gallery, history, space, live, access, audit, metrics, fleet)
-        server = Server(application(site), server_limits(config))
+        server = Server(application(site), server_limits(config), refused=metrics.refused)
         log.info("edge %s: pack %s on %s, %d workers", __version__, pack.id, interpreter, len(analysers))
         return _until_stopped(server, recognizer, ready, lambda: pack_is_due(config, pack))
 
@@ -440,6 +445,7 @@ def _site(
         restored_from=lambda: restoring.restored_from(config.data.folder),
         live=live,
         answered=metrics.answered,
+        refused=metrics.refused,
         metrics=metrics.text,
         pace=Pace(config.server.requests_per_token_per_second),
         logs_requests=config.log.requests,

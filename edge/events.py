@@ -67,7 +67,15 @@ class StageDone:
     seconds: float
 
 
-Event = FaceSighted | SightingRecorded | PersonAdded | PersonReplaced | ListAlertRaised | StageDone
+@dataclass(frozen=True)
+class FrameSeen:
+    """A picture was looked at for faces."""
+
+    faces: int
+    """Of any size."""
+
+
+Event = FaceSighted | SightingRecorded | PersonAdded | PersonReplaced | ListAlertRaised | StageDone | FrameSeen
 Listener = Callable[[Event], None]
 """Must return at once: whoever has work to do puts it in a queue of their own."""
 

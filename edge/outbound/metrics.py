@@ -11,11 +11,14 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from edge.events import Event, FaceSighted, StageDone
+from edge.events import Event, FaceSighted, FrameSeen, StageDone
 from edge.types import Verdict
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Buckets: from a search on a mini-PC to a 4K frame of five strangers on a Pi."""
+
+REFUSED = ("400", "404", "405", "408", "413", "429", "431", "503")
+"""Codes that are told from the start on."""
 
 Readings = Callable[[], Mapping[str, float]]
 """What is so now, by the name of the number."""
@@ -27,6 +30,10 @@ TOLD = {
     "disk_free_bytes": "Room on the data folder's disk",
     "frames_superseded": "Frames given up for a newer one of their source, since the start",
     "sightings_dropped": "Sightings that could not be kept, since the start",
+    "workers": "Pictures that can be worked on at once",
+    "workers_busy": "Workers that have a picture now",
+    "pictures_waiting": "Pictures that wait for a worker",
+    "connections": "Open connections",
     "fleet_connected": "Whether the fleet's servers are reached",
     "fleet_outbox": "Operations that wait to be published to the fleet",
     "fleet_behind": "Operations of the fleet that are not applied here yet",
@@ -79,9 +86,15 @@ class Metrics:
         )
         self._faces = Counter("edge_faces", "Faces that were compared", ["outcome"], registry=self._registry)
         self._missed = Counter("edge_faces_missed", "Limits that faces missed", ["check"], registry=self._registry)
+        self._faceless = Counter("edge_frames_without_face", "Pictures without a face", registry=self._registry)
+        self._refused = Counter(
+            "edge_refused", "Requests refused before a route was found", ["code"], registry=self._registry
+        )
         self._registry.register(_Looked(readings, facts))
         for verdict in Verdict:
             self._faces.labels(verdict.value)  # a rate needs a zero to begin from
+        for code in REFUSED:
+            self._refused.labels(code)
 
     def listen(self, event: Event) -> None:
         """Count what happened."""
@@ -91,10 +104,16 @@ class Metrics:
             self._faces.labels(event.sighting.verdict.value).inc()
             for reason in event.sighting.reasons:
                 self._missed.labels(reason.check).inc()
+        elif isinstance(event, FrameSeen) and not event.faces:
+            self._faceless.inc()
 
     def answered(self, route: str, code: int, seconds: float) -> None:
         """Count a request, by the route's template."""
         self._requests.labels(route, str(code)).observe(seconds)
+
+    def refused(self, code: int) -> None:
+        """Count a request that came to no route: unknown, malformed, too large, too late, or one too many."""
+        self._refused.labels(str(code)).inc()
 
     def text(self) -> bytes:
         """Return all of it, in Prometheus' text format 0.0.4."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge.errors import UnknownPicture
+from edge.events import FrameSeen
 from edge.face import image
 from edge.face.analysis import Analyser, Face
 from edge.face.image import Frame
@@ -106,6 +107,7 @@ def _found(
             enough_pixels=None if multi else smallest / reduction,
             reduction=reduction,
         )
+    room.listeners.tell(FrameSeen(len(faces)))
     if worth > 1:
         needed = not all(
             worker.embedder.is_fed(face.landmarks.points, worth / reduction) for face in faces if face.size >= smallest

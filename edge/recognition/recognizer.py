@@ -96,6 +96,12 @@ class Recognizer:
         return self._room.workers.superseded
 
     @property
+    def workload(self) -> dict[str, int]:
+        """The workers, those that have a picture now, and the pictures that wait for one."""
+        workers = self._room.workers
+        return {"workers": workers.count, "workers_busy": workers.busy, "pictures_waiting": workers.waiting}
+
+    @property
     def settings(self) -> Settings:
         """The plain numbers of the story."""
         return self._room.settings

@@ -62,6 +62,7 @@ class Workers:
     def __init__(self, analysers: Sequence[Analyser], *, max_waiting: int) -> None:
         # The last one given back first: its weights are still in the processor's cache.
         self._free = [*analysers]
+        self.count = len(analysers)
         self._changed = threading.Condition()
         self._line: list[object] = []
         self._newest: dict[Hashable, object] = {}
@@ -69,6 +70,16 @@ class Workers:
         self.superseded = 0
         """Frames that were given up for a newer one, since the start."""
         self._places = threading.Semaphore(len(analysers) + max_waiting)
+
+    @property
+    def busy(self) -> int:
+        """Workers that are lent."""
+        return self.count - len(self._free)
+
+    @property
+    def waiting(self) -> int:
+        """Pictures that wait for a worker."""
+        return len(self._line)
 
     @contextlib.contextmanager
     def admitted(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import bottle
@@ -39,7 +40,7 @@ PREFIXES = ("", "/v1")
 def application(site: Site) -> bottle.Bottle:
     """Return the WSGI application."""
     app = bottle.Bottle()
-    app.default_error_handler = _unrouted
+    app.default_error_handler = partial(_unrouted, site)
     for route in ROUTES:
         for prefix in PREFIXES:
             app.route(prefix + route.path, method=list(route.methods), callback=_endpoint(site, route))
@@ -181,8 +182,9 @@ def _response(answer: Answer) -> bottle.HTTPResponse:
     return bottle.HTTPResponse(answer.stream or content, answer.status, headers)
 
 
-def _unrouted(error: bottle.HTTPError) -> bytes:
+def _unrouted(site: Site, error: bottle.HTTPError) -> bytes:
     """Answer what no route takes (404, 405), or what failed before one was found, in the contract's shape."""
+    site.refused(error.status_code)
     messages = {404: "not found", 405: "method not allowed"}
     if error.status_code >= 500:
         log.error("failed outside a route", exc_info=error.exception)

@@ -60,6 +60,11 @@ class WireRefusal:
     reason: str
     retry_after_seconds: int | None = None
 
+    @property
+    def code(self) -> int:
+        """The status code."""
+        return int(self.status[:3])
+
     def to_response(self, _ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
         """Status, headers and body, as waitress asks for them."""
         errors = [{"field": self.field, "reason": self.reason}]
@@ -177,6 +182,7 @@ class _RefusalTask(ErrorTask):
         if not isinstance(self.request.error, WireRefusal):
             self.request.error = _FAULT
         self.channel.refused = True
+        self.channel.server.refused(self.request.error.code)
         super().execute()
 
     def write(self, data: bytes) -> None:
@@ -353,6 +359,7 @@ class Connection(HTTPChannel):
         with self.requests_lock:
             self.request.close()
             self.request = None
+        self.server.refused(refusal.code)
         try:
             self.send(refusal.to_bytes())
         except OSError:

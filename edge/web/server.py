@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -95,8 +96,15 @@ class _Door(TcpWSGIServer):
     accepting: bool
     draining = False
 
-    def __init__(self, application: WSGIApplication, limits: ServerLimits, sock: socket.socket) -> None:
+    def __init__(
+        self,
+        application: WSGIApplication,
+        limits: ServerLimits,
+        sock: socket.socket,
+        refused: Callable[[int], None],
+    ) -> None:
         self.limits = limits
+        self.refused = refused
         self._pulling = threading.RLock()  # reentrant: a signal handler may interrupt its own thread in here
         self._shut = False
         self._next_sweep = self._accept_after = 0.0
@@ -175,6 +183,7 @@ class _Door(TcpWSGIServer):
 
     def _turn_away(self, sock: socket.socket, address: str) -> None:
         self._say("refused a connection: %s has %d open", address, self.limits.max_connections_per_address)
+        self.refused(CROWDED.code)
         with sock:
             sock.setblocking(False)
             sock.send(CROWDED.to_bytes())
@@ -269,15 +278,27 @@ class _Door(TcpWSGIServer):
 class Server:
     """Serves a WSGI application until stopped. Listens (clients may connect) from the moment it is made."""
 
-    def __init__(self, application: WSGIApplication, limits: ServerLimits) -> None:
+    def __init__(
+        self,
+        application: WSGIApplication,
+        limits: ServerLimits,
+        *,
+        refused: Callable[[int], None] = lambda code: None,
+    ) -> None:
+        """`refused` is told the status code of every request that the application does not get to see."""
         self._stopping = False
         self._socket_name, sock = _listen(limits.host, limits.port)
-        self._door = _Door(application, limits, sock)
+        self._door = _Door(application, limits, sock, refused)
 
     @property
     def port(self) -> int:
         """The port really bound."""
         return self._socket_name[1]
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._door.active_channels)
 
     @property
     def address(self) -> str:

@@ -58,6 +58,8 @@ class Site:
     """How the fleet is; None: this box is in none."""
     answered: Callable[[str, int, float], None] = lambda route, code, seconds: None
     """Told the template, the status code and the seconds of every request that found its route."""
+    refused: Callable[[int], None] = lambda code: None
+    """Told the status code of every request that came to no route."""
     metrics: Callable[[], bytes] = lambda: b""
     attempts: Attempts = field(default_factory=Attempts)
     logs_requests: bool = False
