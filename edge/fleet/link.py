@@ -37,6 +37,9 @@ CONNECT_SECONDS = 4.0
 LEAST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 0.5, 5.0
 """Between two attempts, twice as long each time: a box that comes back is known within seconds."""
 
+END_SECONDS = 5.0
+"""For what was going on with a connection to end, before the next one is made."""
+
 PENDING_AT_ONCE = 64
 
 FIRST_BEAT_SECONDS = 1.0
@@ -63,6 +66,7 @@ class Link:
         self._held: Digest | None = None
         self._mend_from: str | None = None
         self._is_told_away = False
+        self._pause = LEAST_PAUSE_SECONDS
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
 
     def start(self) -> None:
@@ -135,7 +139,6 @@ class Link:
         return await self._loop.run_in_executor(self._worker, call, *arguments)
 
     async def _connected_for_ever(self) -> None:
-        pause = LEAST_PAUSE_SECONDS
         while not self._stopping.is_set():
             try:
                 await self._connected_once()
@@ -143,12 +146,9 @@ class Link:
                 self._tell_away(error)
             except Exception:  # whatever it is, the box goes on, and so does the link
                 log.exception("the link to the fleet begins anew")
-            was_connected, self._told.connected = self._told.connected, False
-            if was_connected:
-                pause = LEAST_PAUSE_SECONDS
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause)
-            pause = min(2 * pause, MOST_PAUSE_SECONDS)
+                await asyncio.wait_for(self._stopping.wait(), self._pause)
+            self._pause = min(2 * self._pause, MOST_PAUSE_SECONDS)
 
     def _tell_away(self, error: BaseException) -> None:
         """Say it once, until it works again."""
@@ -188,7 +188,7 @@ class Link:
             await self._check_stream(stream)
             if self._is_told_away:
                 log.info("the fleet is there again")
-            self._told.connected, self._is_told_away = True, False
+            self._told.connected, self._is_told_away, self._pause = True, False, LEAST_PAUSE_SECONDS
             await self._listen(client)
             await self._first_of(
                 self._publish(stream),
@@ -198,9 +198,11 @@ class Link:
                 self._stopping.wait(),
             )
         finally:
-            await self._loop.run_in_executor(self._giver, self._giving.end)
-            with contextlib.suppress(NatsError, asyncio.TimeoutError, OSError):
-                await client.close()
+            self._told.connected = False
+            # a connection whose other end is dead may never be closed in order, and must not hold up the next
+            for ending in (self._loop.run_in_executor(self._giver, self._giving.end), client.close()):
+                with contextlib.suppress(NatsError, asyncio.TimeoutError, OSError):
+                    await asyncio.wait_for(ending, END_SECONDS)
 
     async def _first_of(self, *work: Coroutine[Any, Any, Any]) -> None:
         """Do all of it until one ends or fails; raise what that raised."""
@@ -210,7 +212,7 @@ class Link:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.wait(tasks, timeout=END_SECONDS)
         for task in done:
             if task.exception() is not None:
                 raise task.exception() or RuntimeError
@@ -312,7 +314,7 @@ class Link:
         if position is not None and not is_left_behind and self._mend_from is None:
             return
         wanted, self._mend_from = self._mend_from, None
-        beats = [beat for beat, _ in self._peers.heard_within(BEATS_MISSED * self._terms.digest_seconds)]
+        beats = self._peers.heard_within(BEATS_MISSED * self._terms.digest_seconds)
         sources = [beat for beat in beats if beat.position >= (position or 0)]
         sources.sort(key=lambda beat: (beat.box != wanted, beat.outbox, -beat.position, beat.box))
         for beat in sources:
@@ -361,9 +363,9 @@ class Link:
             if beat.box == self._terms.box:
                 log.error("another box of the fleet has this one's name, %s: set fleet.box_name", beat.box)
                 return
-            is_new = beat.box not in {one.box for one, _ in self._peers.all()}
+            is_new = beat.box not in {one.beat.box for one in self._peers.known()}
             self._peers.hear(beat)
-            self._told.others = self._peers.all()
+            self._told.others = self._peers.known()
             self._compare(beat.position)
             if is_new:
                 self._hurry.set()
@@ -380,7 +382,7 @@ class Link:
         while True:
             beat = await self._in_worker(self._beat)
             await client.publish(f"{self._terms.prefix}.beat", beat.encoded())
-            self._told.others = self._peers.all()
+            self._told.others = self._peers.known()
             self._compare(beat.position)
             await self._loop.run_in_executor(self._giver, self._giving.end_if_idle)
             self._hurry.clear()

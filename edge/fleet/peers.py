@@ -94,15 +94,14 @@ class Peers:
         for told in self._digests.values():
             told.pop(self._box, None)
 
-    def heard_within(self, seconds: float) -> list[tuple[Beat, float]]:
-        """Return the boxes that were heard in the last seconds, and how long ago."""
+    def heard_within(self, seconds: float) -> list[Beat]:
+        """Return what the boxes told that were heard in the last seconds."""
         now = self._clock()
-        found = [(peer.beat, now - peer.heard) for peer in self._peers.values() if now - peer.heard <= seconds]
-        return sorted(found, key=lambda one: one[0].box)
+        return [peer.beat for peer in self.known() if now - peer.heard <= seconds]
 
-    def all(self) -> list[tuple[Beat, float]]:
-        """Return every box that was ever heard, and how long ago."""
-        return self.heard_within(float("inf"))
+    def known(self) -> list[Peer]:
+        """Return every box that was ever heard."""
+        return sorted(self._peers.values(), key=lambda peer: peer.beat.box)
 
     def agrees(self, position: int) -> bool | None:
         """Whether everybody who told of that position holds the same as this box; None: nobody else did."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ssl
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge.fleet.peers import BEATS_MISSED, Beat
+from edge.fleet.peers import BEATS_MISSED, Peer
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Told:
     digest: str | None = None
     agrees: bool | None = None
     seeded: int = 0
-    others: list[tuple[Beat, float]] = field(default_factory=list)
+    others: list[Peer] = field(default_factory=list)
 
 
 def peers_of(told: Told, terms: Terms) -> tuple[dict[str, object], ...]:
@@ -72,5 +73,5 @@ def peers_of(told: Told, terms: Terms) -> tuple[dict[str, object], ...]:
             "same_pack": beat.pack == terms.pack,
             "silent": ago > BEATS_MISSED * terms.digest_seconds,
         }
-        for beat, ago in told.others
+        for beat, ago in ((peer.beat, time.monotonic() - peer.heard) for peer in told.others)
     )

@@ -54,6 +54,10 @@ class NatsServer:
             time.sleep(0.05)
         raise AssertionError(self._log.read_text()[-2000:])
 
+    def send(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()

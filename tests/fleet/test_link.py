@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -132,6 +133,16 @@ def test_boxes_go_on_alone_and_lose_nothing_while_the_broker_is_down(boxes: list
     until(lambda: alike(boxes), 40)
     assert all(box.knows(one) for box in boxes for one in (before, here, there, *both))
     assert boxes[0].gallery.counts().persons == 4
+
+
+def test_a_broker_that_hangs_is_given_up_and_found_again(boxes: list[Box], server: NatsServer) -> None:
+    server.send(signal.SIGSTOP)
+    added = boxes[0].add(1)
+    until(lambda: not boxes[0].link.state().connected, 30)
+    assert boxes[0].link.state().outbox == 1
+    server.send(signal.SIGCONT)
+    until(lambda: boxes[1].knows(added), 40)
+    until(lambda: alike(boxes))
 
 
 def test_a_new_box_is_seeded_by_another_and_goes_on_behind_it(
