@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import logging
 import os
 import platform
 import re
+import ssl
 import stat
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from edge.config import Config
 from edge.errors import Mistake, Unusable
@@ -20,6 +24,13 @@ from edge.gallery.store import EmbeddedGallery
 from edge.outbound.mqtt_topics import Topics
 from edge.types import Source
 
+if TYPE_CHECKING:
+    from edge.outbound.mqtt import Broker, Mqtt
+    from edge.outbound.telling import Names, Wishes
+    from edge.outbound.webhook import Webhooks
+
+log = logging.getLogger(__name__)
+
 MEGABYTE = 1 << 20
 HOUR_SECONDS = 3600
 
@@ -27,6 +38,12 @@ SECRET_BYTES = 24
 """A webhook's secret has at least so many: Standard Webhooks 1.0."""
 
 KEY_PREFIX = "whsec_"
+
+LAST_SECONDS = 2.0
+"""At the end, for what could still be delivered."""
+
+LOOK_SECONDS = 0.05
+"""Between two looks whether it has been."""
 
 Clock = Callable[[], int]
 Readings = Callable[[], Mapping[str, float]]
@@ -38,12 +55,16 @@ def announced(config: Config, gallery: EmbeddedGallery, listeners: Listeners, cl
 
     Raises Unusable where a file that the settings name is missing, or for others to read.
     """
+    from edge.outbound.telling import Teller, Unsigned
+
+    if not config.webhooks.secret_file:
+        listeners.join(Unsigned().listen)
+        if config.webhooks.unknown_url:
+            log.warning("webhooks.unknown_url is told nothing, as webhooks.secret_file is not set")
     if not config.mqtt.host and not config.webhooks.secret_file:
         yield dict
         return
-    from edge.outbound.telling import Teller, Wishes
-
-    mqtt, webhooks, events = config.mqtt, config.webhooks, config.events
+    mqtt, events = config.mqtt, config.events
     topics = Topics(mqtt.topic_prefix, box_name(config), mqtt.discovery_prefix or None) if mqtt.host else None
     readings: dict[str, Callable[[], float]] = {}
     with contextlib.ExitStack() as parts:
@@ -53,20 +74,35 @@ def announced(config: Config, gallery: EmbeddedGallery, listeners: Listeners, cl
         parts.callback(outgoing.close)
         readings["messages_waiting"] = outgoing.count
         readings["messages_dropped"] = lambda: outgoing.dropped
+        senders: list[Mqtt | Webhooks] = []
         if topics is not None:
-            readings |= _mqtt(config, topics, outgoing, gallery, clock_ms, parts)
-        if webhooks.secret_file:
-            readings |= _webhooks(config, outgoing, clock_ms, parts)
-        wishes = Wishes(
-            topics=topics,
-            snapshots=mqtt.snapshots,
-            mqtt_quiet_seconds=mqtt.quiet_seconds,
-            webhooks=webhooks.secret_file is not None,
-            unknown_url=(webhooks.unknown_url or None) if webhooks.secret_file else None,
-            webhook_quiet_seconds=webhooks.quiet_seconds,
-        )
-        listeners.join(Teller(outgoing, wishes).listen)
+            client = _mqtt(config, topics, outgoing, gallery, clock_ms)
+            parts.callback(client.stop)
+            senders.append(client)
+            readings |= {"mqtt_connected": lambda: float(client.is_connected), "mqtt_sent": lambda: client.sent}
+        if config.webhooks.secret_file:
+            sender = _webhooks(config, outgoing, clock_ms)
+            parts.callback(sender.stop)
+            senders.append(sender)
+            readings |= {"webhooks_sent": lambda: sender.sent, "webhooks_given_up": lambda: sender.given_up}
+        parts.callback(_deliver, outgoing, senders, min(LAST_SECONDS, config.server.stop_seconds / 4))
+        names = named(gallery) if events.names else None
+        listeners.join(Teller(outgoing, _wishes(config, topics), names).listen)
         yield lambda: {name: read() for name, read in readings.items()}
+
+
+def _wishes(config: Config, topics: Topics | None) -> Wishes:
+    from edge.outbound.telling import Wishes
+
+    mqtt, webhooks = config.mqtt, config.webhooks
+    return Wishes(
+        topics=topics,
+        snapshots=mqtt.snapshots,
+        mqtt_quiet_seconds=mqtt.quiet_seconds,
+        webhooks=webhooks.secret_file is not None,
+        unknown_url=(webhooks.unknown_url or None) if webhooks.secret_file else None,
+        webhook_quiet_seconds=webhooks.quiet_seconds,
+    )
 
 
 def box_name(config: Config) -> str:
@@ -80,50 +116,72 @@ def _mqtt(
     outgoing: Outgoing,
     gallery: EmbeddedGallery,
     clock_ms: Clock,
-    parts: contextlib.ExitStack,
-) -> dict[str, Callable[[], float]]:
-    from edge.outbound.mqtt import Broker, Mqtt  # paho is loaded only where it is used
+) -> Mqtt:
+    from edge.outbound.mqtt import Mqtt  # paho is loaded only where it is used
+
+    return Mqtt(
+        outgoing,
+        broker(config, topics.box),
+        availability_topic=topics.availability,
+        status_topic=topics.status,
+        announcement=lambda: topics.announcement(all_sources(gallery), snapshots=config.mqtt.snapshots),
+        clock=clock_ms,
+    )
+
+
+def broker(config: Config, box: str) -> Broker:
+    """Return how the broker is reached. Raises Unusable where a file that the settings name is missing or open."""
+    from edge.outbound.mqtt import Broker
 
     mqtt = config.mqtt
     password = secret(mqtt.password_file, "mqtt.password_file") if mqtt.password_file else None
-    client = Mqtt(
-        outgoing,
-        Broker(
-            mqtt.host,
-            mqtt.port,
-            f"edge-{topics.box}",
-            mqtt.username or None,
-            None if password is None else password.decode(),
-            mqtt.tls,
-            mqtt.ca_file,
-        ),
-        availability_topic=topics.availability,
-        status_topic=topics.status,
-        announcement=lambda: topics.discovery(all_sources(gallery), snapshots=mqtt.snapshots),
-        clock=clock_ms,
+    return Broker(
+        mqtt.host,
+        mqtt.port,
+        f"edge-{box}",
+        mqtt.username or None,
+        None if password is None else password.decode("utf-8", "replace"),
+        mqtt.tls,
+        trusted(mqtt.ca_file, "mqtt.ca_file"),
     )
-    parts.callback(client.stop)
-    return {"mqtt_connected": lambda: float(client.is_connected), "mqtt_sent": lambda: client.sent}
 
 
-def _webhooks(
-    config: Config, outgoing: Outgoing, clock_ms: Clock, parts: contextlib.ExitStack
-) -> dict[str, Callable[[], float]]:
+def _webhooks(config: Config, outgoing: Outgoing, clock_ms: Clock) -> Webhooks:
     from edge.outbound.webhook import Webhooks
 
     webhooks = config.webhooks
     assert webhooks.secret_file is not None
-    sender = Webhooks(
+    return Webhooks(
         outgoing,
         secret=signing_secret(webhooks.secret_file),
         timeout_seconds=webhooks.timeout_seconds,
         keep_seconds=config.events.keep_hours * HOUR_SECONDS,
-        ca_file=webhooks.ca_file,
+        ca_file=trusted(webhooks.ca_file, "webhooks.ca_file"),
         most_threads=webhooks.most_at_once,
         clock=clock_ms,
     )
-    parts.callback(sender.stop)
-    return {"webhooks_sent": lambda: sender.sent, "webhooks_given_up": lambda: sender.given_up}
+
+
+def _deliver(outgoing: Outgoing, senders: Sequence[Mqtt | Webhooks], seconds: float) -> None:
+    """Wait for what can still be delivered, at most so long; the rest goes on after the next start."""
+    end = time.monotonic() + seconds
+    outgoing.flush(seconds)
+    while any(sender.is_busy for sender in senders) and time.monotonic() < end:
+        time.sleep(LOOK_SECONDS)
+
+
+def named(gallery: EmbeddedGallery) -> Names:
+    """Return what looks names up: `list_name`, and the person's `fields`."""
+
+    def names(list_id: str | None, person_id: str | None) -> dict[str, Any]:
+        found = None if list_id is None else gallery.find_list(list_id)
+        person = None if person_id is None else gallery.find_person(person_id)
+        return {
+            "list_name": None if found is None else found.name,
+            "fields": [] if person is None else list(person.fields),
+        }
+
+    return names
 
 
 def all_sources(gallery: EmbeddedGallery) -> list[Source]:
@@ -136,6 +194,17 @@ def all_sources(gallery: EmbeddedGallery) -> list[Source]:
         cursor = page.cursor
         if cursor is None:
             return found
+
+
+def trusted(path: Path | None, setting: str) -> Path | None:
+    """Return the file of certificates as it was given. Raises Unusable where there are none in it."""
+    try:
+        if path is not None:
+            ssl.create_default_context(cafile=str(path))
+    except OSError as error:  # an ssl.SSLError is one
+        reason = "holds no certificate" if isinstance(error, ssl.SSLError) else f"cannot be read: {error.strerror}"
+        raise Unusable(Mistake(setting, f"{path} {reason}")) from None
+    return path
 
 
 def signing_secret(path: Path) -> bytes:

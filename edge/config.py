@@ -323,6 +323,7 @@ class EventsConfig:
 
     keep_megabytes: int = _setting(whole(1, 100_000))
     keep_hours: int = _setting(whole(1, 8760))
+    names: bool = _setting(truth)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""What `edge doctor` looks at: settings, models, disk, clock, port, machine, backup, certificate.
+"""What `edge doctor` looks at: settings, models, disk, clock, port, broker, machine, backup, certificate.
 
-It reads and tries, and changes nothing: no folder is made, no database opened.
+It reads and tries, and changes nothing: no folder is made, no database opened but beside the service that has it open.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edge import __version__, archive, backup, daemon, doctor_machine, packs
+from edge import __version__, archive, backup, daemon, doctor_events, doctor_machine, packs
 from edge.config import Config
 from edge.doctor_machine import Finding, fail, ok, warn
 from edge.errors import PackUnusable, Refusal, Unusable
@@ -51,6 +51,8 @@ def findings(settings: Config) -> Iterator[Finding]:
     yield port
     yield from _told(health)
     yield from _fleet(settings, health)
+    yield from doctor_events.broker(settings)
+    yield from doctor_events.webhooks(settings, is_running=health is not None)
     yield _clock(settings, health)
     yield doctor_machine.cores(
         len(os.sched_getaffinity(0)), daemon.workers_of(settings), settings.models.threads_per_face

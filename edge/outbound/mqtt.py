@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.gallery.outgoing import Message, Outgoing
+from edge.outbound.mqtt_topics import Announcement
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,38 @@ class Broker:
     ca_file: Path | None
 
 
+class Refused(Exception):
+    """A broker answers, and takes no connection: the reason in its own words."""
+
+
+def try_out(broker: Broker, seconds: float) -> None:
+    """Connect and go again, beside a service that is connected. Raises OSError (ssl.SSLError is one) or Refused."""
+    client = _made(replace(broker, client_id=f"{broker.client_id}-doctor"))
+    client.connect_timeout = seconds
+    answers: list[str] = []
+    client.on_connect = lambda _client, _data, _flags, reason, _properties: answers.append(
+        str(reason) if reason.is_failure else ""
+    )
+    end = time.monotonic() + seconds
+    client.connect(broker.host, broker.port)
+    while not answers and time.monotonic() < end and client.loop(LOOK_SECONDS) == paho.MQTT_ERR_SUCCESS:
+        pass
+    client.disconnect()
+    if not answers:
+        raise ConnectionResetError("no answer of a broker")
+    if answers[0]:
+        raise Refused(answers[0])
+
+
+def _made(broker: Broker) -> paho.Client:
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id=broker.client_id, clean_session=True)
+    if broker.username is not None:
+        client.username_pw_set(broker.username, broker.password)
+    if broker.is_tls:
+        client.tls_set(ca_certs=None if broker.ca_file is None else str(broker.ca_file))
+    return client
+
+
 class Mqtt:
     """The connection to one broker, kept up, with a thread that publishes."""
 
@@ -61,25 +94,25 @@ class Mqtt:
         *,
         availability_topic: str,
         status_topic: str | None,
-        announcement: Callable[[], Sequence[Message]],
+        announcement: Callable[[], Announcement],
         clock: Callable[[], int],
     ) -> None:
         """Start.
 
         `announcement`: retained messages for each connection, each birth of Home Assistant (which says `online` on
-        `status_topic`), and whenever they are others.
+        `status_topic`), and whenever they are others. Retained topics that it does not name are cleared.
         """
         self._outgoing = outgoing
         self._availability = availability_topic
         self._status_topic = status_topic
         self._announcement = announcement
         self._clock = clock
-        self._announced: list[Message] = []
+        self._announced: tuple[Message, ...] = ()
         self._acknowledged: deque[int] = deque()
         self._is_due = threading.Event()
         self._stopping = threading.Event()
         self.sent = 0
-        self._client = self._made(broker)
+        self._client = self._listening(_made(broker))
         self._client.connect_async(broker.host, broker.port, keepalive=KEEP_ALIVE_SECONDS)
         self._client.loop_start()
         self._thread = threading.Thread(target=self._run, name="mqtt-out", daemon=True)
@@ -90,6 +123,11 @@ class Mqtt:
         """Whether the broker has taken the connection."""
         return self._client.is_connected()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is on its way, or could be."""
+        return self.is_connected and bool(self._outgoing.waiting(DESTINATION))
+
     def stop(self) -> None:
         """Say goodbye. What waits goes on after the next start; what is not acknowledged may arrive twice."""
         self._stopping.set()
@@ -99,15 +137,10 @@ class Mqtt:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def _made(self, broker: Broker) -> paho.Client:
-        client = paho.Client(CallbackAPIVersion.VERSION2, client_id=broker.client_id, clean_session=True)
+    def _listening(self, client: paho.Client) -> paho.Client:
         client.max_inflight_messages_set(IN_FLIGHT)
         client.reconnect_delay_set(1, LONGEST_PAUSE_SECONDS)
         client.will_set(self._availability, b"offline", qos=1, retain=True)
-        if broker.username is not None:
-            client.username_pw_set(broker.username, broker.password)
-        if broker.is_tls:
-            client.tls_set(ca_certs=None if broker.ca_file is None else str(broker.ca_file))
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
@@ -179,12 +212,12 @@ class Mqtt:
         return last
 
     def _announce(self, is_due: bool) -> None:
-        """Put the announcement into the queue if it is due or another one, and take back what is of sources gone."""
-        wanted = list(self._announcement())
-        sources = {message.source_id for message in wanted}
+        """Put the announcement into the queue if it is due or another one, and take back what is gone or renamed."""
+        retained = self._outgoing.retained(DESTINATION)  # before the sources are read: a new one may be in both
+        wanted = self._announcement()
         now_ms = self._clock()
-        if is_due or wanted != self._announced:
-            self._announced = wanted
-            self._outgoing.put([replace(message, time_ms=now_ms) for message in wanted if message.topic])
-        gone = [topic for topic, id_ in self._outgoing.retained_of_sources(DESTINATION) if id_ not in sources]
+        if is_due or wanted.messages != self._announced:
+            self._announced = wanted.messages
+            self._outgoing.put([replace(message, time_ms=now_ms) for message in wanted.messages])
+        gone = [topic for topic in retained if topic not in wanted.topics]
         self._outgoing.put([Message(DESTINATION, "gone", topic, b"", now_ms, is_retained=True) for topic in gone])

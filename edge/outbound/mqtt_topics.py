@@ -15,6 +15,19 @@ NO_SOURCE = "none"
 """Stands for the source of a request that names none."""
 
 
+PERSON_TEMPLATE = "{{ value_json.person if value_json is defined else 'None' }}"
+ATTRIBUTES_TEMPLATE = "{{ value if value_json is defined else '{}' }}"
+"""Empty is what clears the topic when somebody is erased: to Home Assistant `None` is a state that is not known."""
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """What is told at each connection, and which retained topics are still right."""
+
+    messages: tuple[Message, ...]
+    topics: frozenset[str]
+
+
 @dataclass(frozen=True)
 class Topics:
     """The topics of one box."""
@@ -38,7 +51,7 @@ class Topics:
         return self._of(source_id, "event")
 
     def person(self, source_id: str) -> str:
-        """The id of who was seen last, retained."""
+        """Who was seen last, JSON, retained."""
         return self._of(source_id, "person")
 
     def snapshot(self, source_id: str) -> str:
@@ -52,24 +65,26 @@ class Topics:
     def _of(self, source_id: str, what: str) -> str:
         return f"{self.prefix}/{self.box}/source/{source_id or NO_SOURCE}/{what}"
 
-    def discovery(self, sources: Sequence[Source], *, snapshots: bool) -> list[Message]:
-        """Return the retained messages that make Home Assistant know the box and its sources; none without a prefix.
-
-        The sources' ids come with messages without a topic where nothing is to be announced.
-        """
-        known: list[Message] = []
+    def announcement(self, sources: Sequence[Source], *, snapshots: bool) -> Announcement:
+        """Return what makes Home Assistant know the box and its sources (nothing without a prefix), and what stays."""
+        told: list[Message] = []
         if self.discovery_prefix is not None:
-            known.append(self._config("binary_sensor", "availability", "Connection", self._connection(), None))
-        for source in sources:
-            known += self._of_source(source, snapshots=snapshots)
-        return known
+            told.append(self._config("binary_sensor", "availability", "Connection", self._connection(), None))
+            for source in sources:
+                told += self._of_source(source, snapshots=snapshots)
+        kept = {self.person(source.source_id) for source in sources} | {message.topic for message in told}
+        return Announcement(tuple(told), frozenset(kept))
 
     def _of_source(self, source: Source, *, snapshots: bool) -> list[Message]:
         id_, name = source.source_id, source.name
-        if self.discovery_prefix is None:
-            return [Message("mqtt", "source", "", b"", 0, source_id=id_)]
         seen = {"state_topic": self.event(id_), "event_types": [verdict.value for verdict in Verdict]}
-        last = {"state_topic": self.person(id_), "icon": "mdi:face-recognition"}
+        last = {
+            "state_topic": self.person(id_),
+            "value_template": PERSON_TEMPLATE,
+            "json_attributes_topic": self.person(id_),
+            "json_attributes_template": ATTRIBUTES_TEMPLATE,
+            "icon": "mdi:face-recognition",
+        }
         configs = [
             self._config("sensor", f"{id_}_person", f"{name} last person", last, id_),
             self._config("event", f"{id_}_event", f"{name} sighting", seen, id_),

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 from edge.events import Event, FaceSighted, ListAlertRaised
-from edge.gallery.outgoing import Message, Outgoing
+from edge.gallery.outgoing import Draft, Message, Outgoing
 from edge.outbound.mqtt_topics import Topics
 from edge.types import Sighting, Verdict
+
+log = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"
 """Stands for whoever is nobody of the list."""
 
 KEYS = 10_000
 """Pairs of person and source that are remembered for the quiet time."""
+
+
+SHOWN_LIMIT = 255
+"""Characters of a state in Home Assistant (MAX_LENGTH_STATE_STATE of its const.py); a longer one it does not show."""
 
 
 class Quiet:
@@ -58,12 +65,18 @@ class Wishes:
     webhook_quiet_seconds: float
 
 
+Names = Callable[[str | None, str | None], Mapping[str, Any]]
+"""What a list and a person are called (their ids are given), as it is added to what is told of them."""
+
+
 class Teller:
     """The listener that makes messages."""
 
-    def __init__(self, outgoing: Outgoing, wishes: Wishes) -> None:
+    def __init__(self, outgoing: Outgoing, wishes: Wishes, names: Names | None = None) -> None:
+        """`names` None: nobody is named. It is asked in the queue's thread."""
         self._outgoing = outgoing
         self._wishes = wishes
+        self._names = names
         self._mqtt_quiet = Quiet(wishes.mqtt_quiet_seconds)
         self._webhook_quiet = Quiet(wishes.webhook_quiet_seconds)
 
@@ -74,24 +87,38 @@ class Teller:
         elif isinstance(event, ListAlertRaised):
             self._outgoing.put(list(self._alert(event)))
 
-    def _published(self, sighting: Sighting) -> Iterable[Message]:
+    def _named(
+        self, make: Callable[[Mapping[str, Any]], Message], list_id: str | None, person_id: str | None
+    ) -> Message | Draft:
+        names = self._names
+        return make({}) if names is None else lambda: make(names(list_id, person_id))
+
+    def _published(self, sighting: Sighting) -> Iterable[Message | Draft]:
         topics, person, source = self._wishes.topics, sighting.person_id or UNKNOWN, sighting.source_id or ""
         if topics is None or not self._mqtt_quiet.may("sighting", person, source):
             return
-        yield _message("mqtt", topics.event(source), sighting, _of(sighting))
+        ids = (sighting.list_id, sighting.person_id)
+        topic = topics.event(source)
+        yield self._named(lambda names: _message("mqtt", topic, sighting, {**_of(sighting), **names}), *ids)
         if source:
-            yield _retained(topics.person(source), sighting, person)
+            last = topics.person(source)
+            yield self._named(lambda names: _retained(last, sighting, names), *ids)
         if self._wishes.snapshots and sighting.picture:
             yield _message("mqtt", topics.snapshot(source), sighting, sighting.picture)
 
-    def _unknown(self, sighting: Sighting) -> Iterable[Message]:
+    def _unknown(self, sighting: Sighting) -> Iterable[Message | Draft]:
         url = self._wishes.unknown_url
         if url is None or sighting.verdict not in (Verdict.ADD, Verdict.REJECT):
             return
         if self._webhook_quiet.may(UNKNOWN, UNKNOWN, sighting.source_id or ""):
-            yield _message(url, UNKNOWN, sighting, {"type": "person.unknown", **_of(sighting)})
+            told = {"type": "person.unknown", **_of(sighting)}
+            yield self._named(
+                lambda names: _message(url, UNKNOWN, sighting, {**told, **names}),
+                sighting.list_id,
+                sighting.person_id,
+            )
 
-    def _alert(self, event: ListAlertRaised) -> Iterable[Message]:
+    def _alert(self, event: ListAlertRaised) -> Iterable[Message | Draft]:
         sighting, is_found = event.sighting, event.person_id is not None
         told = {
             "type": "list.found" if is_found else "list.failed",
@@ -109,11 +136,36 @@ class Teller:
         topic = f"{event.list_id}/{'found' if is_found else 'failed'}"
         who = {"list_id": event.list_id, "person_id": event.person_id}
         if url is not None:
-            if self._wishes.webhooks and self._webhook_quiet.may("alert", *key):
-                del told["wanted"]  # an address may hold what only its receiver should know
-                yield _message(url, topic, sighting, told, **who)
+            if not self._wishes.webhooks or not self._webhook_quiet.may("alert", *key):
+                return
+            del told["wanted"]  # an address may hold what only its receiver should know
+            destination = url
         elif topics is not None and self._mqtt_quiet.may("alert", *key):
-            yield _message("mqtt", topics.alert(event.group_id), sighting, told, **who)
+            destination, topic = "mqtt", topics.alert(event.group_id)
+        else:
+            return
+        yield self._named(
+            lambda names: _message(destination, topic, sighting, {**told, **names}, **who),
+            event.list_id,
+            event.person_id,
+        )
+
+
+class Unsigned:
+    """The listener of a box that signs no webhooks: says once that somebody wants one."""
+
+    def __init__(self) -> None:
+        self._has_said = False
+
+    def listen(self, event: Event) -> None:
+        """Say it, of the first alert that goes nowhere."""
+        if isinstance(event, ListAlertRaised) and not self._has_said and address(event.wanted) is not None:
+            self._has_said = True
+            log.warning(
+                "an alert of the source group %s has an http address, and webhooks.secret_file is not set: such alerts"
+                " are not sent",
+                event.group_id,
+            )
 
 
 def address(wanted: Any) -> str | None:
@@ -159,12 +211,14 @@ def _message(
     )
 
 
-def _retained(topic: str, sighting: Sighting, person: str) -> Message:
+def _retained(topic: str, sighting: Sighting, names: Mapping[str, Any]) -> Message:
+    """Return who was seen last: `person` is what there is to show, the rest is about them."""
+    shown = next((text for text in names.get("fields", ()) if text.strip()), sighting.person_id or UNKNOWN)
     return Message(
         "mqtt",
         sighting.sighting_id,
         topic,
-        person.encode(),
+        json.dumps({"person": shown[:SHOWN_LIMIT], **_of(sighting), **names}, ensure_ascii=False).encode(),
         sighting.time_ms,
         is_retained=True,
         list_id=sighting.list_id,

@@ -70,6 +70,11 @@ class Webhooks:
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
         self._thread.start()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is on its way, or due."""
+        return any(self._is_due(url) for url in self._outgoing.destinations())
+
     def stop(self) -> None:
         """Begin no further try. What waits goes on after the next start, what is on its way may arrive twice."""
         self._stopping.set()
@@ -79,13 +84,14 @@ class Webhooks:
         while not self._stopping.wait(LOOK_SECONDS):
             self._busy = {url: thread for url, thread in self._busy.items() if thread.is_alive()}
             for url in self._outgoing.destinations():
-                if not url.startswith("http") or url in self._busy or len(self._busy) >= self._most_threads:
-                    continue
-                first = self._outgoing.waiting(url)
-                if first and first[0].due_ms <= self._clock():
+                if url not in self._busy and len(self._busy) < self._most_threads and self._is_due(url):
                     thread = threading.Thread(target=self._drain, args=(url,), name="webhook", daemon=True)
                     self._busy[url] = thread
                     thread.start()
+
+    def _is_due(self, url: str) -> bool:
+        first = self._outgoing.waiting(url) if url.startswith("http") else []
+        return bool(first) and first[0].due_ms <= self._clock()
 
     def _drain(self, url: str) -> None:
         """Send what waits for the address, in order, until a try fails."""
@@ -95,7 +101,8 @@ class Webhooks:
                 if not waiting or not self._deliver(waiting[0]):
                     return
         except Exception:  # the boundary of a thread: the next look begins another
-            log.exception("a webhook could not be sent")
+            if not self._stopping.is_set():  # then the queue is closed under it
+                log.exception("a webhook could not be sent")
 
     def _deliver(self, waiting: Waiting) -> bool:
         """Try once; return whether the next message may go."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -18,7 +20,8 @@ from edge.announcing import secret, signing_secret
 from edge.errors import Unusable
 from edge.events import FaceSighted, ListAlertRaised
 from edge.gallery.outgoing import Message, Outgoing, forget
-from edge.outbound.telling import Teller, Wishes
+from edge.outbound.mqtt_topics import Topics
+from edge.outbound.telling import Teller, Unsigned, Wishes
 from edge.outbound.webhook import Webhooks
 from edge.types import Sighting, Verdict
 
@@ -48,6 +51,55 @@ def test_over_its_bounds_the_oldest_go(tmp_path: Path) -> None:
     assert 30 <= len(ids) <= 52, "a megabyte of them"
     assert ids == [f"id-{number}" for number in range(100 - len(ids), 100)], "the newest, in order, and none too old"
     assert outgoing.dropped == 101 - len(ids)
+
+
+def test_what_is_counted_follows_what_is_erased_delivered_and_put_in_anothers_place(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outgoing:
+        outgoing.put([message(number, person_id=f"person {number % 2}") for number in range(10)])
+        outgoing.put([message(1), message(1)])
+        outgoing.flush(10)
+        assert outgoing.count() == 10, "the same message stands once"
+        forget(tmp_path, ["person 0"])
+        outgoing.done([one.number for one in outgoing.waiting("mqtt", limit=2)])
+        assert outgoing.count() == 3 == len(outgoing.waiting("mqtt", limit=100))
+        assert outgoing._connection.execute("SELECT bytes FROM totals").fetchone() == (60_000,)
+        outgoing.done([one.number for one in outgoing.waiting("mqtt", limit=100)])
+        assert outgoing.count() == 0
+    with closing(opened(tmp_path)) as outgoing:
+        assert outgoing._connection.execute("SELECT messages, bytes FROM totals").fetchall() == [(0, 0)]
+
+
+def test_a_copy_that_a_page_keeps_is_found_and_overwritten(tmp_path: Path) -> None:
+    """SQLite keeps such copies in pages that it has rearranged; here one is put where they stand."""
+    with closing(opened(tmp_path)) as outgoing:
+        outgoing.put([message(number, person_id="anna") for number in range(3)])
+    file = tmp_path / "outgoing.sqlite3"
+    connection = sqlite3.connect(file, isolation_level=None)
+    connection.execute("PRAGMA secure_delete = OFF")
+    connection.execute("CREATE TABLE freed AS SELECT 'copy of anna' AS text")
+    connection.execute("DROP TABLE freed")  # the page is free, and as it was
+    connection.close()
+    assert b"copy of anna" in file.read_bytes()
+    forget(tmp_path, ["anna"])
+    assert b"anna" not in file.read_bytes()
+
+
+def test_what_is_looked_up_is_looked_up_by_the_queue_and_a_fault_there_stops_nothing(tmp_path: Path) -> None:
+    threads = []
+
+    def draft() -> Message:
+        threads.append(threading.current_thread().name)
+        return message(1)
+
+    with closing(opened(tmp_path)) as outgoing:
+        outgoing.put([draft])
+        outgoing.flush(10)
+        outgoing.put([lambda: 1 / 0])  # type: ignore[list-item,return-value]
+        outgoing.flush(10)
+        outgoing.put([message(2)])
+    assert threads == ["outbox"]
+    assert outgoing.dropped == 1
+    assert kept(tmp_path) == ["id-1", "id-2"]
 
 
 def test_what_is_of_an_erased_person_or_list_goes_and_does_not_come_back(tmp_path: Path) -> None:
@@ -145,6 +197,33 @@ def test_quiet_time_and_alerts_by_their_kind(tmp_path: Path) -> None:
     assert kept(tmp_path, "http://u") == ["s-0/unknown", "s-2/unknown"]
     assert kept(tmp_path, "http://alert") == kept(tmp_path, "http://other") == ["s-9/list/found"]
     assert kept(tmp_path) == [], "no broker is set"
+
+
+def test_a_box_that_signs_nothing_says_once_what_it_does_not_send(caplog: pytest.LogCaptureFixture) -> None:
+    listener = Unsigned()
+    for wanted in ("siren", "http://secret.lan/path", "http://secret.lan/path"):
+        listener.listen(ListAlertRaised(sighting("anna", "a"), "group", "list", wanted, "anna", 0.9))
+    (record,) = caplog.records
+    assert "group group" in record.getMessage() and "secret_file" in record.getMessage()
+    assert "secret.lan" not in record.getMessage(), "an address may hold what only its receiver should know"
+
+
+def test_a_name_is_cut_to_what_home_assistant_shows_and_an_empty_one_is_none(tmp_path: Path) -> None:
+    wishes = Wishes(Topics("edge", "hall", None), False, 0, webhooks=False, unknown_url=None, webhook_quiet_seconds=0)
+    called = {"anna": ["", "x" * 300], "bert": [""], None: []}
+    shown = []
+    for person in called:
+        folder = tmp_path / str(person)
+        folder.mkdir()
+        with closing(opened(folder)) as outgoing:
+            names = Teller(outgoing, wishes, lambda _list, person: {"list_name": "staff", "fields": called[person]})
+            names.listen(FaceSighted(sighting(person, "door")))
+            outgoing.flush(10)
+            (last,) = [one.message for one in outgoing.waiting("mqtt", limit=9) if one.message.is_retained]
+            told = json.loads(last.payload)
+            assert (told["list_name"], told["fields"]) == ("staff", called[person])
+            shown.append(told["person"])
+    assert shown == ["x" * 255, "bert", "unknown"]
 
 
 def test_a_secret_is_for_nobody_else_to_read_and_long_enough(tmp_path: Path) -> None:
