@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ TIMEOUT_SECONDS = 5.0
 
 REPLICAS = 3
 """Of every message: two of three servers are enough to go on."""
+
+MESSAGE_ID = "Nats-Msg-Id"
 
 AT_ONCE = 64
 """Messages that are fetched together, and applied in one transaction."""
@@ -117,12 +120,31 @@ class Stream:
 
     async def publish(self, operation: Outgoing) -> int:
         """Publish and return the place in the stream, which the server has on its disks then."""
-        headers = {"Nats-Msg-Id": operation.message_id}
+        headers = {MESSAGE_ID: operation.message_id}
+        subject = f"{self._prefix}.{operation.subject}"
         if operation.is_last:
             headers["Nats-Rollup"] = "sub"
-        subject = f"{self._prefix}.{operation.subject}"
+            sequence = await self._overwrite(subject, operation.message_id)
+            if sequence is not None:
+                return sequence
         answer = await self._js.publish(subject, operation.body, stream=self._name, headers=headers)
         return answer.seq
+
+    async def _overwrite(self, subject: str, message_id: str) -> int | None:
+        """Overwrite what the stream has under the subject; return the place of the message itself if it is there.
+
+        A rollup takes messages out of the stream and leaves their bytes in the server's files; deleting one by one
+        overwrites them.
+        """
+        while True:
+            try:
+                last = await self._js.get_last_msg(self._name, subject)
+            except NotFoundError:
+                return None
+            if (last.headers or {}).get(MESSAGE_ID) == message_id:  # its acknowledgement was lost
+                return last.seq
+            with contextlib.suppress(NotFoundError, BadRequestError):  # another box was quicker
+                await self._js.delete_msg(self._name, last.seq or 0)
 
     async def read_from(self, sequence: int) -> None:
         """Read from that place on."""
