@@ -208,14 +208,16 @@ class Link:
         """Do all of it until one ends or fails; raise what that raised."""
         tasks = [self._loop.create_task(one) for one in work]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            first, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks, timeout=END_SECONDS)
-        for task in done:
-            if task.exception() is not None:
-                raise task.exception() or RuntimeError
+            ended, _ = await asyncio.wait(tasks, timeout=END_SECONDS)
+        failures = {task: task.exception() for task in ended if not task.cancelled()}  # of all, or asyncio complains
+        for task in first:
+            failure = failures[task]
+            if failure is not None:
+                raise failure
 
     async def _check_stream(self, stream: Stream) -> None:
         """Make the stream if need be; see whether it is the one that was followed."""
