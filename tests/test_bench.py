@@ -115,7 +115,12 @@ def test_a_picture_without_a_face_is_refused_with_the_limit_and_nothing_is_left(
 def test_nothing_is_left_where_it_is_ended_half_way(tmp_path: Path, number: int) -> None:
     command = [sys.executable, "-m", "edge", "bench", "--seconds", "0.2"]
     with subprocess.Popen(
-        command, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command,
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a shell's background jobs ignore SIGINT
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:

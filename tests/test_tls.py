@@ -207,7 +207,7 @@ def test_an_address_that_came_later_and_is_nobodys_to_vouch_for_is_left_out(made
 def test_the_box_has_names_and_addresses() -> None:
     names = tls.own_names()
     assert {"localhost", "127.0.0.1", "::1"} <= {*names} and len({*names}) == len(names)
-    assert tls._general_names(names)
+    assert tls.general_names(names)
 
 
 # --- the verb, and haproxy ---
