@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -53,6 +54,8 @@ class Place:
 @contextmanager
 def places(count: int) -> Iterator[list[Place]]:
     """Make so many, and take them away in the end. Raises Unavailable."""
+    if shutil.which("ip") is None:
+        raise Unavailable("there is no `ip` (Debian: iproute2)")
     made = [Place(number) for number in range(count)]
     try:
         _remove(made)
