@@ -20,6 +20,7 @@ from PIL import Image, ImageFilter
 from real_process import Service
 
 from edge import cli
+from edge.gallery.history import BATCH_SECONDS
 from edge.people.api import Api
 
 PHOTOS = Path(__file__).parent / "photos"
@@ -137,9 +138,13 @@ def test_again_it_posts_nothing_and_a_lost_journal_adds_nobody_twice(
     journal = tmp_path / "staff.enrolled.jsonl"
     assert oct(journal.stat().st_mode & 0o777) == oct(0o600)
     before = persons(service, list_id)
-    seen = len(ask(service, "/history", list_id=list_id)["sightings"])
+    end = time.monotonic() + 20
+    while not (seen := ask(service, "/history", list_id=list_id)["sightings"]) and time.monotonic() < end:
+        time.sleep(0.1)  # written within a second
     assert edge.enrol(staff, "--list", list_id)[:2] == first[:2], "the same report"
-    assert len(ask(service, "/history", list_id=list_id)["sightings"]) == seen, "nothing was posted"
+    time.sleep(2 * BATCH_SECONDS)
+    later = ask(service, "/history", list_id=list_id)["sightings"]
+    assert [one["id"] for one in later] == [one["id"] for one in seen] != [], "nothing was posted"
     with journal.open("a") as file:
         file.write('{"appliance": "cut o')  # as a power cut leaves it
     assert edge.enrol(staff, "--list", list_id)[0] == 0
