@@ -237,7 +237,6 @@ class Link:
         while True:
             self._changed.clear()
             waiting = await self._in_worker(self._gallery.pending, PENDING_AT_ONCE, after)
-            self._told.outbox = len(waiting)
             for operation in waiting:
                 sequence = await stream.publish(operation)
                 sent[operation.number] = sequence

@@ -51,8 +51,6 @@ class Told:
     """What the link knows, for `state`."""
 
     connected: bool = False
-    position: int | None = None
-    outbox: int = 0
     last: int = 0
     """Of the stream, as it was last seen."""
     digest: str | None = None

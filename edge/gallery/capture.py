@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge.gallery import records
+from edge.gallery import lists, records
 from edge.gallery.operations import MOST_BYTES, Kind, Newness, SharedRejection, template_key
 from edge.gallery.outbox import Outbox
 from edge.gallery.persons import KnownTemplate
@@ -127,10 +127,10 @@ class Capture:
         return bool(lists or present or self._gone or self._lists_gone)
 
     def _write_list(self, transaction: sqlite3.Connection, list_id: str) -> None:
-        for one, name, created_ms in records.every_list(transaction):
-            if one == list_id:
-                record = {"name": name, "created_ms": created_ms}
-                self.outbox.write(transaction, Kind.LIST, list_id, record=record)
+        found = lists.find_list(transaction, list_id)
+        if found is not None and not found[1].is_main:
+            record = {"name": found[1].name, "created_ms": found[1].created_ms}
+            self.outbox.write(transaction, Kind.LIST, list_id, record=record)
 
     def _write_person(self, transaction: sqlite3.Connection, number: int, touched: Touched) -> None:
         record = records.record(transaction, number)
