@@ -20,7 +20,7 @@ SHORT = {
         "--idle=20",
         "--seconds=2",
         "--deadline=2",
-        "--idle-seconds=2",
+        "--idle-seconds=5",
         "--origin=many",
         "--growth",
         LOOSE,

@@ -145,9 +145,9 @@ class Attack:
 
 
 class Camera:
-    """Posts a frame after the other."""
+    """Posts a frame after the other; `idle_seconds` is the service's."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, idle_seconds: float) -> None:
         picture = cv2.imread(str(PHOTOS / "obama-1.jpg"))
         assert picture is not None
         frame = np.asarray(cv2.resize(picture, (480, 480 * picture.shape[0] // picture.shape[1])))
@@ -155,6 +155,8 @@ class Camera:
         self._headers = {"token": service.camera, "Content-Type": FORM_TYPE}
         self._port = port_of(service)
         self._kept = self._connection()
+        self._answered = 0.0
+        self._patience = idle_seconds / 2
         self.failures: list[str] = []
 
     def _connection(self) -> http.client.HTTPConnection:
@@ -162,12 +164,15 @@ class Camera:
 
     def post(self, *, kept: bool) -> float:
         """Return the milliseconds of one frame."""
+        if kept and time.monotonic() - self._answered > self._patience:
+            self._kept.close()  # after so long a pause of ours the service may close it by right
         connection = self._kept if kept else self._connection()
         started = time.perf_counter()
         try:
             connection.request("POST", "/v1/person/create", self._body, self._headers)
             answer = connection.getresponse()
             answer.read()
+            self._answered = time.monotonic() if kept else self._answered
             if answer.status not in (200, 201):
                 self.failures.append(f"the camera got {answer.status}")
         except OSError as error:
@@ -252,7 +257,7 @@ def main(arguments: list[str]) -> int:
     figures: dict[str, object] = {"slow": options.count, "idle": options.idle}
     violations: list[str] = []
     with serving("models.workers=1", *settings) as service:
-        camera = Camera(service)
+        camera = Camera(service, options.idle_seconds)
         camera.post_for(options.seconds / 10)
         alone = camera.post_for(options.seconds / 3)
         crowded = {}
