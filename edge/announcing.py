@@ -6,17 +6,15 @@ import base64
 import binascii
 import contextlib
 import logging
-import os
 import platform
 import re
-import ssl
-import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.config import Config
+from edge.credentials import secret, trusted
 from edge.errors import Mistake, Unusable
 from edge.events import Listeners
 from edge.gallery.outgoing import Outgoing
@@ -196,17 +194,6 @@ def all_sources(gallery: EmbeddedGallery) -> list[Source]:
             return found
 
 
-def trusted(path: Path | None, setting: str) -> Path | None:
-    """Return the file of certificates as it was given. Raises Unusable where there are none in it."""
-    try:
-        if path is not None:
-            ssl.create_default_context(cafile=str(path))
-    except OSError as error:  # an ssl.SSLError is one
-        reason = "holds no certificate" if isinstance(error, ssl.SSLError) else f"cannot be read: {error.strerror}"
-        raise Unusable(Mistake(setting, f"{path} {reason}")) from None
-    return path
-
-
 def signing_secret(path: Path) -> bytes:
     """Return the key of the webhooks' signatures: `whsec_` and base64, as Standard Webhooks 1.0 writes it.
 
@@ -221,19 +208,3 @@ def signing_secret(path: Path) -> bytes:
         reason = f"{path} must hold {KEY_PREFIX} and the base64 of {SECRET_BYTES} bytes or more"
         raise Unusable(Mistake("webhooks.secret_file", reason))
     return key
-
-
-def secret(path: Path, setting: str) -> bytes:
-    """Return what the file holds, without the line's end. A name alone is a credential that systemd hands over.
-
-    Raises Unusable where it cannot be read, or where others can.
-    """
-    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
-    is_credential = bool(folder) and len(path.parts) == 1
-    path = Path(folder) / path if is_credential else path
-    try:
-        if not is_credential and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise Unusable(Mistake(setting, f"{path} is for others to read: chmod 600"))
-        return path.read_bytes().strip()
-    except OSError as error:
-        raise Unusable(Mistake(setting, f"{path} cannot be read: {error.strerror}")) from None

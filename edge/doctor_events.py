@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edge import announcing
 from edge.config import Config
+from edge.credentials import trusted
 from edge.doctor_machine import Finding, fail, ok, warn
 from edge.errors import Refusal, Unusable
 from edge.gallery import exporting
@@ -56,7 +57,7 @@ def webhooks(settings: Config, *, is_running: bool) -> Iterator[Finding]:
     if settings.webhooks.secret_file is not None:
         try:
             announcing.signing_secret(settings.webhooks.secret_file)
-            announcing.trusted(settings.webhooks.ca_file, "webhooks.ca_file")
+            trusted(settings.webhooks.ca_file, "webhooks.ca_file")
         except Unusable as error:
             yield fail("webhooks", _reasons(error), "mend the file, or run edge doctor as the user of the service")
         else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 import ssl
-from pathlib import Path
 
 from edge.config import Config
+from edge.credentials import secret, trusted
 from edge.errors import Mistake, Unusable
 from edge.fleet import membership
 from edge.fleet.state import Terms
@@ -23,8 +23,11 @@ def of(config: Config, pack: Pack) -> Terms:
         reason = "the gallery is in a fleet, and the code is gone: `edge fleet leave`, then `edge fleet join CODE`"
         raise Unusable(Mistake(str(folder / membership.FOLDER / membership.CODE_NAME), reason))
     servers = tuple(fleet.servers.split())
-    user, password = fleet.user, _password(fleet.password_file)
-    context: ssl.SSLContext | None = None if fleet.ca_file is None else membership.context(fleet.ca_file)
+    user, password = fleet.user, ""
+    if fleet.password_file is not None:
+        password = secret(fleet.password_file, "fleet.password_file").decode("utf-8", "replace")
+    ca_file = trusted(fleet.ca_file, "fleet.ca_file")
+    context: ssl.SSLContext | None = None if ca_file is None else membership.context(ca_file)
     if not servers:
         servers = tuple(f"tls://{server}" for server in found.servers)
         user, password = membership.USER, found.client_password
@@ -42,12 +45,3 @@ def of(config: Config, pack: Pack) -> Terms:
         stream_bytes=fleet.stream_megabytes * MEGABYTE,
         spool=folder,
     )
-
-
-def _password(file: Path | None) -> str:
-    if file is None:
-        return ""
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Unusable(Mistake("fleet.password_file", f"{file} cannot be read: {error}")) from error

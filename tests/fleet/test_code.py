@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import sys
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from edge import config
 from edge.errors import Unusable
-from edge.fleet import code, membership
+from edge.fleet import code, membership, terms
 from edge.gallery.access import Access
-from edge.types import Scope
+from edge.types import Pack, Scope
 from tests.real_process import Service
 
 LIST_ID = "0b5e6f4c-3f6e-11ef-9f6e-0242ac120002"
@@ -72,6 +74,29 @@ def test_what_a_box_keeps_of_it_is_for_its_owner_alone(fleet: code.Membership, t
     assert all(f"@{one}" in file.read_text() for one in ("192.168.1.11:6222", "box-2.local:6300", "[fd00::3]:6222"))
     membership.forget(tmp_path)
     assert membership.load(tmp_path) is None
+
+
+def test_the_sites_own_servers_are_reached_with_what_the_settings_say(
+    fleet: code.Membership, tmp_path: Path, pack: Pack
+) -> None:
+    membership.save(tmp_path, fleet)
+    password = tmp_path / "password"
+    password.write_text("correct horse\n")
+    flags = [f"data.folder={tmp_path}", "fleet.servers=nats://a:4222 nats://b:4222", "fleet.user=edge"]
+    flags.append(f"fleet.password_file={password}")
+    password.chmod(0o600)
+    found = terms.of(config.load(Path(os.devnull), environment={}, flags=flags), pack)
+    assert (found.servers, found.user, found.password) == (
+        ("nats://a:4222", "nats://b:4222"),
+        "edge",
+        "correct horse",
+    )
+    password.chmod(0o644)
+    with pytest.raises(Unusable, match=r"fleet\.password_file: .* is for others to read"):
+        terms.of(config.load(Path(os.devnull), environment={}, flags=flags), pack)
+    flags[-1] = f"fleet.ca_file={password}"
+    with pytest.raises(Unusable, match=r"fleet\.ca_file: .* holds no certificate"):
+        terms.of(config.load(Path(os.devnull), environment={}, flags=flags), pack)
 
 
 def test_a_fleet_is_begun_joined_and_left_by_the_command(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from edge.announcing import secret, signing_secret
+from edge.announcing import signing_secret
+from edge.credentials import secret
 from edge.errors import Unusable
 from edge.events import FaceSighted, ListAlertRaised
 from edge.gallery.outgoing import Message, Outgoing, forget
