@@ -11,6 +11,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -193,6 +194,7 @@ class Link:
             await self._first_of(
                 self._publish(stream),
                 self._follow(client, stream),
+                self._clear(stream),
                 self._tell(client),
                 lost.wait(),
                 self._stopping.wait(),
@@ -347,6 +349,28 @@ class Link:
         self._hurry.set()
         log.info("this box is as %s was at position %d", beat.box, position)
         return True
+
+    # --- clearing ---
+
+    async def _clear(self, stream: Stream) -> None:
+        """Have overwritten what the stream still holds of the erased, for ever; every box does it, whoever comes first.
+
+        Not before each box that is not silent has read on: one that missed what was erased differs from the others
+        until it comes to the erasure.
+        """
+        pause = self._terms.digest_seconds
+        positions: deque[int] = deque(maxlen=BEATS_MISSED + 1)
+        while True:
+            position = await self._in_worker(lambda: self._gallery.position)
+            positions.append(position or 0)
+            while len(positions) > BEATS_MISSED:
+                leftovers = await self._in_worker(self._gallery.leftovers, positions[0], PENDING_AT_ONCE)
+                if not leftovers:
+                    break
+                for sequence, subject in leftovers:
+                    await stream.clear(subject, sequence)
+                await self._in_worker(self._gallery.cleared, [sequence for sequence, _ in leftovers])
+            await asyncio.sleep(pause)
 
     # --- telling and comparing ---
 

@@ -84,15 +84,12 @@ class Stream:
             max_age=self._days * 86_400,
             max_bytes=self._most_bytes,
             duplicate_window=min(DUPLICATE_WINDOW_SECONDS, self._days * 86_400),
-            allow_rollup_hdrs=True,
             num_replicas=REPLICAS,
         )
         try:
             info = await self._js.stream_info(self._name)
         except NotFoundError:
             info = await self._made(wanted)
-        if not info.config.allow_rollup_hdrs:
-            log.error("the stream %s takes no rollups: what is erased would stay in it", self._name)
         if (info.config.num_replicas or 1) < REPLICAS and info.cluster is not None:
             await self._grown(info.config)
         return Bounds(info.state.first_seq, info.state.last_seq)
@@ -122,29 +119,27 @@ class Stream:
         """Publish and return the place in the stream, which the server has on its disks then."""
         headers = {MESSAGE_ID: operation.message_id}
         subject = f"{self._prefix}.{operation.subject}"
-        if operation.is_last:
-            headers["Nats-Rollup"] = "sub"
-            sequence = await self._overwrite(subject, operation.message_id)
-            if sequence is not None:
-                return sequence
         answer = await self._js.publish(subject, operation.body, stream=self._name, headers=headers)
         return answer.seq
 
-    async def _overwrite(self, subject: str, message_id: str) -> int | None:
-        """Overwrite what the stream has under the subject; return the place of the message itself if it is there.
+    async def clear(self, subject: str, before: int) -> None:
+        """Overwrite what the stream has under an operation's subject before that place.
 
-        A rollup takes messages out of the stream and leaves their bytes in the server's files; deleting one by one
-        overwrites them.
+        One by one: a rollup takes messages out of the stream and leaves their bytes in the server's files.
         """
+        sequence = 0
         while True:
             try:
-                last = await self._js.get_last_msg(self._name, subject)
+                message = await self._js.get_msg(
+                    self._name, seq=sequence + 1, subject=f"{self._prefix}.{subject}", next=True
+                )
             except NotFoundError:
-                return None
-            if (last.headers or {}).get(MESSAGE_ID) == message_id:  # its acknowledgement was lost
-                return last.seq
+                return
+            sequence = message.seq or before
+            if sequence >= before:
+                return
             with contextlib.suppress(NotFoundError, BadRequestError):  # another box was quicker
-                await self._js.delete_msg(self._name, last.seq or 0)
+                await self._js.delete_msg(self._name, sequence)
 
     async def read_from(self, sequence: int) -> None:
         """Read from that place on."""

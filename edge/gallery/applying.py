@@ -68,6 +68,8 @@ class Applying:
         if records.serial_of(self._transaction, operation.origin) >= operation.serial:
             return
         records.note_serial(self._transaction, operation.origin, operation.serial)
+        if operation.is_last:
+            records.note_leftover(self._transaction, sequence, operation.subject)
         if operation.kind is Kind.PUT:
             self._put(sequence, operation, is_own=is_own)
         elif operation.kind is Kind.ERASE:

@@ -21,7 +21,7 @@ INSERT_OUTGOING = (
     " VALUES (:origin, :serial, :subject, :is_last, :has_record, :body)"
 )
 SELECT_UNACKNOWLEDGED = (
-    "SELECT number, origin, serial, subject, is_last, body FROM outbox"
+    "SELECT number, origin, serial, subject, body FROM outbox"
     " WHERE sequence IS NULL AND number > :after ORDER BY number LIMIT :limit"
 )
 SELECT_UNACKNOWLEDGED_COUNT = "SELECT count(*) FROM outbox WHERE sequence IS NULL"
@@ -51,8 +51,6 @@ class Outgoing:
     """The same whenever it is published again."""
     subject: str
     body: bytes
-    is_last: bool
-    """Nothing that was published under this subject before may be kept."""
 
 
 class Outbox:
@@ -99,10 +97,7 @@ class Outbox:
 def unacknowledged(connection: sqlite3.Connection, limit: int, after: int) -> list[Outgoing]:
     """Return the oldest operations of greater numbers that the stream does not have yet as far as is known."""
     rows = connection.execute(SELECT_UNACKNOWLEDGED, {"limit": limit, "after": after})
-    return [
-        Outgoing(number, f"{origin}:{serial}", subject, body, bool(is_last))
-        for number, origin, serial, subject, is_last, body in rows
-    ]
+    return [Outgoing(number, f"{origin}:{serial}", subject, body) for number, origin, serial, subject, body in rows]
 
 
 def unacknowledged_count(connection: sqlite3.Connection) -> int:

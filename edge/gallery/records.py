@@ -92,6 +92,11 @@ INSERT_POSITION = (
 )
 DELETE_POSITION = "DELETE FROM meta WHERE key = 'fleet_position'"
 
+INSERT_LEFTOVER = "INSERT OR REPLACE INTO leftovers (sequence, subject) VALUES (:sequence, :subject)"
+SELECT_LEFTOVERS = "SELECT sequence, subject FROM leftovers WHERE sequence <= :last ORDER BY sequence LIMIT :limit"
+DELETE_LEFTOVER = "DELETE FROM leftovers WHERE sequence = :sequence"
+DELETE_ALL_LEFTOVERS = "DELETE FROM leftovers"
+
 SELECT_PICTURE = "SELECT 1 FROM templates WHERE picture = :picture"
 
 DELETE_ORIGINS = "DELETE FROM origins"
@@ -357,6 +362,21 @@ def note_newcomer(transaction: sqlite3.Connection, newcomer: Newcomer) -> None:
 def forget_newcomers(transaction: sqlite3.Connection, last: int) -> None:
     """Let go of those who were added at that position and before."""
     transaction.execute(DELETE_NEWCOMERS, {"last": last})
+
+
+def note_leftover(transaction: sqlite3.Connection, sequence: int, subject: str) -> None:
+    """Remember that the stream may hold more of what was erased at that place."""
+    transaction.execute(INSERT_LEFTOVER, {"sequence": sequence, "subject": subject})
+
+
+def leftovers(connection: sqlite3.Connection, last: int, limit: int) -> list[tuple[int, str]]:
+    """Return the first of them (place, subject) up to that place."""
+    return connection.execute(SELECT_LEFTOVERS, {"last": last, "limit": limit}).fetchall()
+
+
+def forget_leftovers(transaction: sqlite3.Connection, sequences: Iterable[int]) -> None:
+    """Let go of those at these places."""
+    transaction.executemany(DELETE_LEFTOVER, [{"sequence": sequence} for sequence in sequences])
 
 
 def take_over(transaction: sqlite3.Connection, number: int, former: int) -> None:

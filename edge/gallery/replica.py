@@ -35,6 +35,9 @@ __all__ = ["Digest", "Incomplete", "Outgoing", "Replica", "join", "leave"]
 
 DIGEST_BITS = 256
 
+FOLLOWED = (records.DELETE_ALL_NEWCOMERS, records.DELETE_ALL_LEFTOVERS)
+"""What goes by places in a stream, and is of no meaning in another."""
+
 FEW_PERSONS = 200
 """Followed by an index one by one, 0.1 ms each; for more the index is loaded anew."""
 
@@ -129,8 +132,8 @@ class Replica(Core):
     def begin_anew(self) -> None:
         """Follow a new stream from its beginning: the one that was followed is no more."""
         with self._lock, self.database.write(essential=True, replicates=False) as transaction:
-            transaction.execute(outbox.UPDATE_UNACKNOWLEDGED)
-            transaction.execute(records.DELETE_ALL_NEWCOMERS)
+            for statement in (outbox.UPDATE_UNACKNOWLEDGED, *FOLLOWED):
+                transaction.execute(statement)
             if records.position(transaction) != records.UNSEEDED:
                 records.set_position(transaction, 0)
 
@@ -141,6 +144,15 @@ class Replica(Core):
                 with self.database.write(essential=True, replicates=False) as transaction:
                     outbox.passed(transaction, sequence)
                     records.set_position(transaction, sequence)
+
+    def leftovers(self, position: int, limit: int) -> list[tuple[int, str]]:
+        """Return the oldest erasures (place, subject) up to there; the stream may hold what each subject had before."""
+        return records.leftovers(self.database.read(), position, limit)
+
+    def cleared(self, sequences: Iterable[int]) -> None:
+        """Note that the stream holds nothing more of what was erased at these places. Raises StorageFull."""
+        with self.database.write(essential=True, replicates=False) as transaction:
+            records.forget_leftovers(transaction, sequences)
 
     def _position(self) -> int:
         position = self.position
@@ -281,7 +293,7 @@ def join(folder: Path, main_list_id: str | None, main_list_name: str) -> str:
     database = Database(folder)
     try:
         with database.write(essential=True, replicates=False) as transaction:
-            for statement in (outbox.DELETE_ALL, records.DELETE_ORIGINS, records.DELETE_ALL_NEWCOMERS):
+            for statement in (outbox.DELETE_ALL, records.DELETE_ORIGINS, *FOLLOWED):
                 transaction.execute(statement)
             if lists.main_list(transaction) is None:
                 created_ms = time.time_ns() // 1_000_000
@@ -316,8 +328,8 @@ def leave(folder: Path) -> int:
     try:
         unheard = outbox.unacknowledged_count(database.read())
         with database.write(essential=True, replicates=False) as transaction:
-            transaction.execute(outbox.DELETE_ALL)
-            transaction.execute(records.DELETE_POSITION)
+            for statement in (outbox.DELETE_ALL, records.DELETE_POSITION, *FOLLOWED):
+                transaction.execute(statement)
         return unheard
     finally:
         database.close()

@@ -252,6 +252,8 @@ _FLEET = (
     " cohort_similarity REAL NOT NULL"
     ") STRICT",
     "CREATE INDEX newcomers_by_person ON newcomers (person)",
+    # places of erasures whose subjects the stream still holds more of
+    "CREATE TABLE leftovers (sequence INTEGER PRIMARY KEY, subject TEXT NOT NULL) STRICT",
 )
 
 

@@ -27,6 +27,7 @@ READ_WHOLE |= {"acts.SELECT_FIRST_YOUNG", "acts.SELECT_LAST_TOO_MANY"}
 READ_WHOLE |= {"outbox.SELECT_UNACKNOWLEDGED_COUNT", "outbox.SELECT_ANY"}
 """What waits for the fleet: a few rows, or as many as were changed while the network was away."""
 READ_WHOLE |= {"outbox.DELETE_ALL", "records.DELETE_ORIGINS", "records.DELETE_ALL_NEWCOMERS"}
+READ_WHOLE |= {"records.DELETE_ALL_LEFTOVERS"}
 """While joining or leaving a fleet, with the service stopped."""
 READ_WHOLE |= {"acts.SELECT_ERASURES", "backup.SELECT_IDS", "backup.SELECT_NUMBERS_AND_IDS"}
 """By a restore, which is once, and has just read the whole backup."""
