@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge import __version__, daemon
+from edge import __version__, assembly
 from edge.config import Config
 from edge.errors import invalid
 from edge.events import Listeners
@@ -207,17 +207,17 @@ class Bench:
 @contextlib.contextmanager
 def bench(config: Config, seconds: float) -> Iterator[Bench]:
     """Yield the parts, as many workers as the settings say, on data that is gone afterwards."""
-    pack = daemon.wanted_pack(config)
-    analysers = [daemon.build_analyser(pack, config) for _ in range(daemon.workers_of(config))]
-    with contextlib.ExitStack() as parts:
-        name = parts.enter_context(tempfile.TemporaryDirectory(prefix=".bench-", dir=_existing(config.data.folder)))
-        gallery = daemon.open_gallery(Path(name), config, pack)
-        parts.callback(gallery.close)
-        history = History(gallery.database, gallery.pictures, clock=daemon.now_ms)
-        parts.callback(history.close)
-        listeners = Listeners(*([daemon.history_listener(history)] if config.history.keep_days else []))
+    pack = assembly.wanted_pack(config)
+    analysers = [assembly.build_analyser(pack, config) for _ in range(assembly.workers_of(config))]
+    with contextlib.ExitStack() as running:
+        name = running.enter_context(tempfile.TemporaryDirectory(prefix=".bench-", dir=_existing(config.data.folder)))
+        gallery = assembly.open_gallery(Path(name), config, pack)
+        running.callback(gallery.close)
+        history = History(gallery.database, gallery.pictures, clock=assembly.now_ms)
+        running.callback(history.close)
+        listeners = Listeners(*([assembly.history_listener(history)] if config.history.keep_days else []))
         scores = Calibration(pack.embedder.operating_points)
-        recognizer = daemon.build_recognizer(config, pack, analysers, gallery, listeners, scores)
+        recognizer = assembly.build_recognizer(config, pack, analysers, gallery, listeners, scores)
         yield Bench(config, pack, analysers, gallery, recognizer, seconds)
 
 
@@ -309,7 +309,7 @@ def _stage(parts: Bench, name: str, one: Prepared) -> Callable[[], object]:
 def machine(config: Config) -> str:
     """Return what is measured on: processor, cores, interpreter, pack."""
     interpreter, _ = installed(config.models.interpreter)
-    pack = daemon.wanted_pack(config)
+    pack = assembly.wanted_pack(config)
     cores, threads = len(os.sched_getaffinity(0)), config.models.threads_per_face
     networks = f"{interpreter} with {threads} thread{'s' if threads > 1 else ''} a network, pack {pack.id}"
     system = f"edge {__version__}, Python {platform.python_version()}, {platform.machine()}"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edge import (
     __version__,
+    assembly,
     bench,
     cli_audit,
     cli_backup,
@@ -196,14 +197,14 @@ def _config(settings: Config, _options: argparse.Namespace) -> int:
 
 
 def _token_create(settings: Config, options: argparse.Namespace) -> int:
-    access = daemon.open_access(settings)
+    access = assembly.open_access(settings)
     token, secret = access.create_token(
         options.name,
         frozenset(Scope(scope) for scope in options.scope),
         _uuid(options.list, "--list"),
         _uuid(options.source, "--source"),
         _expiry_ms(options.expires),
-        now_ms=daemon.now_ms(),
+        now_ms=assembly.now_ms(),
     )
     options.ids.append(("token_id", token.token_id))
     if options.quiet:
@@ -215,7 +216,7 @@ def _token_create(settings: Config, options: argparse.Namespace) -> int:
 
 def _token_list(settings: Config, _: argparse.Namespace) -> int:
     rows: list[tuple[str, ...]] = [("id", "name", "scope", "list", "source", "created", "expires", "last used")]
-    rows += [_token_row(token) for token in daemon.open_access(settings).tokens()]
+    rows += [_token_row(token) for token in assembly.open_access(settings).tokens()]
     _print_table(rows)
     return 0
 
@@ -240,7 +241,7 @@ def _token_row(token: Token) -> tuple[str, ...]:
 
 
 def _token_revoke(settings: Config, options: argparse.Namespace) -> int:
-    if not daemon.open_access(settings).revoke(options.id):
+    if not assembly.open_access(settings).revoke(options.id):
         raise invalid("id", f"no token {options.id}; `edge token list` shows them")
     options.ids.append(("token_id", options.id))
     print("revoked")
@@ -248,7 +249,7 @@ def _token_revoke(settings: Config, options: argparse.Namespace) -> int:
 
 
 def _token_set_clock(settings: Config, _: argparse.Namespace) -> int:
-    daemon.set_clock(settings)
+    assembly.set_clock(settings)
     print("tokens are judged by the present time")
     return 0
 
@@ -260,9 +261,9 @@ def _token_rotate_key(settings: Config, options: argparse.Namespace) -> int:
 
 
 def _user_add(settings: Config, options: argparse.Namespace) -> int:
-    access = daemon.open_access(settings)
+    access = assembly.open_access(settings)
     scopes = frozenset(Scope(scope) for scope in options.scope or [scope.value for scope in Scope])
-    user = access.add_user(options.email, _password(), scopes, now_ms=daemon.now_ms())
+    user = access.add_user(options.email, _password(), scopes, now_ms=assembly.now_ms())
     options.ids.append(("user_id", user.user_id))
     print(f"{options.email} may log in now")
     return 0
@@ -288,14 +289,14 @@ def _user_list(settings: Config, _: argparse.Namespace) -> int:
             _day(user.password_ms),
             user.user_id,
         )
-        for user in daemon.open_access(settings).users()
+        for user in assembly.open_access(settings).users()
     ]
     _print_table(rows)
     return 0
 
 
 def _user_remove(settings: Config, options: argparse.Namespace) -> int:
-    access = daemon.open_access(settings)
+    access = assembly.open_access(settings)
     there = {user.user_id for user in access.users()}
     if not access.remove_user(options.email):
         raise invalid("email", f"no user {options.email}; `edge user list` shows them")
@@ -331,10 +332,10 @@ def _expiry_ms(text: str) -> int | None:
     """Return the end of a token: None for `never`; days from now; or the start of a day, UTC."""
     if text == "never":
         return None
-    now = daemon.now_ms()
+    now = assembly.now_ms()
     try:
         if text.isdecimal():
-            return now + int(text) * daemon.SECONDS_A_DAY * 1000
+            return now + int(text) * assembly.SECONDS_A_DAY * 1000
         moment = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
         raise invalid("--expires", f"'{text}' is not a date (2027-01-31), a number of days (90), or never") from None

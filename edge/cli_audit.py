@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edge import daemon
+from edge import assembly
 from edge.config import Config
 from edge.errors import Refusal, invalid
 from edge.gallery.audit import Audit
@@ -39,7 +39,7 @@ def _audit(settings: Config, options: argparse.Namespace) -> int:
         given = getattr(options, name)
         if given is not None and not UUID.fullmatch(given):
             raise invalid(f"--{name}", f"'{given}' is no UUID")
-    audit, left, cursor = daemon.open_audit(settings), max(0, options.limit), None
+    audit, left, cursor = assembly.open_audit(settings), max(0, options.limit), None
     while left:
         page = audit.page(
             action=options.action, caller_id=options.caller, id_=options.id, cursor=cursor, limit=min(left, PAGE)
@@ -88,7 +88,7 @@ def kept(settings: Config, options: argparse.Namespace) -> Iterator[None]:
 def note(action: str, detail: str, *, folder: Path) -> None:
     """Keep what has been done to that data folder."""
     try:
-        now_ms = daemon.now_ms()
+        now_ms = assembly.now_ms()
         Audit(folder, now_ms=now_ms).note(actor_of(None, action), ActOutcome.DONE, detail=detail)
     except Refusal as error:
         log.error("not in the audit log (%s): %s %s", error, action, detail)
@@ -98,7 +98,7 @@ def _opened(settings: Config, action: str | None) -> Audit | None:
     if action is None or not settings.data.folder.exists():
         return None
     try:
-        return daemon.open_audit(settings)
+        return assembly.open_audit(settings)
     except Refusal as error:
         log.error("not in the audit log (%s): %s", error, action)
         return None
@@ -107,5 +107,5 @@ def _opened(settings: Config, action: str | None) -> Audit | None:
 def actor_of(settings: Config | None, action: str) -> Actor:
     """Return whoever runs this command: nothing better than the system's number of them is known."""
     by = f", by sudo of uid {os.environ['SUDO_UID']}" if os.environ.get("SUDO_UID", "").isdecimal() else ""
-    time_ms = daemon.now_ms() if settings is None else daemon.open_access(settings).trusted_now(daemon.now_ms())
+    time_ms = assembly.now_ms() if settings is None else assembly.open_access(settings).trusted_now(assembly.now_ms())
     return Actor(action, None, f"command line, uid {os.getuid()}{by}", "", time_ms)

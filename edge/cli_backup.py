@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edge import bar, cli_audit, daemon, restoring
+from edge import assembly, bar, cli_audit, restoring
 from edge.archive import Manifest
 from edge.config import Config
 from edge.errors import invalid
@@ -37,7 +37,7 @@ def _backup(settings: Config, options: argparse.Namespace) -> int:
     if options.auto == (options.file is not None):
         raise invalid("FILE", "name a file, or say --auto")
     with bar.drawn("backing up") as draw:
-        made = daemon.back_up(settings, draw, options.file)
+        made = assembly.back_up(settings, draw, options.file)
     print(f"{made.path}: {_counted(made.manifest)}, {made.size / 1e6:.1f} MB, read back whole")
     if made.erased_meanwhile:
         print(f"Erased while it was made, and not in it as persons: {made.erased_meanwhile}")
@@ -55,7 +55,7 @@ def _restore(settings: Config, options: argparse.Namespace) -> int:
             cli_audit.note("edge restore", "acknowledged", folder=data_folder)
         print("noted" if noted else "there is nothing to take note of")
         return EXIT_DONE
-    restored = restoring.restore(options.file, data_folder, now_ms=daemon.now_ms(), with_erased=options.with_erased)
+    restored = restoring.restore(options.file, data_folder, now_ms=assembly.now_ms(), with_erased=options.with_erased)
     manifest = restored.manifest
     but = f", {restored.erased} persons erased again" if restored.erased else ""
     cli_audit.note("edge restore", f"as it was at {manifest.made}{but}", folder=data_folder)
@@ -67,7 +67,7 @@ def _restore(settings: Config, options: argparse.Namespace) -> int:
         print(f"Erased again, as the audit log here says: {restored.erased} persons (--with-erased brings them back)")
     print(f"Who else was erased after {manifest.made} is back: erase them again. Tokens revoked since are good again.")
     wanted = next((name for name, id_ in manifest.packs if id_ == manifest.pack_id), manifest.pack_id)
-    if manifest.pack_id not in (None, *(id_ for _, id_ in daemon.packs_there(settings, data_folder))):
+    if manifest.pack_id not in (None, *(id_ for _, id_ in assembly.packs_there(settings, data_folder))):
         print(f"The templates are of the pack {wanted}, which is not here: `edge models add` it, or `edge reembed`")
     return EXIT_DONE
 

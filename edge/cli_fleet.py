@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from edge import daemon
+from edge import assembly
 from edge.config import Config
 from edge.errors import Mistake, Unusable
 from edge.fleet import code, membership
@@ -43,7 +43,7 @@ def add_parsers(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _init(settings: Config, options: argparse.Namespace) -> int:
-    daemon.make_data_folder(settings.data.folder)
+    assembly.make_data_folder(settings.data.folder)
     if membership.load(settings.data.folder) is not None:
         raise Unusable(Mistake("fleet", "this box is in one already: `edge fleet leave` first"))
     if not options.servers and not settings.fleet.servers:
@@ -61,7 +61,7 @@ def _init(settings: Config, options: argparse.Namespace) -> int:
 def _join(settings: Config, options: argparse.Namespace) -> int:
     text = sys.stdin.read() if options.code == "-" else options.code
     found = code.read(text)
-    daemon.make_data_folder(settings.data.folder)
+    assembly.make_data_folder(settings.data.folder)
     if membership.load(settings.data.folder) is not None:
         raise Unusable(Mistake("fleet", "this box is in one already: `edge fleet leave` first"))
     if not found.servers and not settings.fleet.servers:
@@ -69,7 +69,7 @@ def _join(settings: Config, options: argparse.Namespace) -> int:
     before = replica.main_list_id(settings.data.folder)
     replica.join(settings.data.folder, found.main_list_id, settings.gallery.main_list_name)
     if before is not None:
-        daemon.open_access(settings).follow_list(before, found.main_list_id)
+        assembly.open_access(settings).follow_list(before, found.main_list_id)
     _keep(settings, found, options.own)
     print("Joined: the next start takes over what the others hold, and gives them what only this box knows.")
     return EXIT_DONE

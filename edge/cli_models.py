@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge import bar, calibration, catalogue, daemon, errors, packs, reembedding
+from edge import assembly, bar, calibration, catalogue, errors, packs, reembedding
 from edge.calibration import SiteCalibration
 from edge.config import Config
 from edge.errors import GalleryBroken, GalleryUnusable, PackUnusable
@@ -74,7 +74,7 @@ def add_parsers(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _list(settings: Config, _: argparse.Namespace) -> int:
-    folders = daemon.pack_folders(settings)
+    folders = assembly.pack_folders(settings)
     wanted = packs.wanted(settings.data.folder, settings.models.pack)
     answers = _in_force(settings)
     for name, folder in catalogue.packs(folders).items():
@@ -90,12 +90,12 @@ def _list(settings: Config, _: argparse.Namespace) -> int:
 
 def _in_force(settings: Config) -> str | None:
     with contextlib.suppress(PackUnusable):
-        return packs.in_force(settings.data.folder, settings.models.pack, daemon.pack_folders(settings))
+        return packs.in_force(settings.data.folder, settings.models.pack, assembly.pack_folders(settings))
     return None
 
 
 def _show(settings: Config, options: argparse.Namespace) -> int:
-    pack = catalogue.find(options.name, daemon.pack_folders(settings))
+    pack = catalogue.find(options.name, assembly.pack_folders(settings))
     embedder = pack.embedder
     print(f"{pack.name}: {pack.description}")
     print(f"  folder         {pack.folder}")
@@ -126,23 +126,23 @@ def _lender(pack: Pack, path: Path) -> str:
 
 
 def _add(settings: Config, options: argparse.Namespace) -> int:
-    daemon.make_data_folder(settings.data.folder)
-    folders = daemon.pack_folders(settings)
-    pack = packs.add(options.source, folders[0], folders, daemon.networks(settings))
+    assembly.make_data_folder(settings.data.folder)
+    folders = assembly.pack_folders(settings)
+    pack = packs.add(options.source, folders[0], folders, assembly.networks(settings))
     print(f"added {pack.name} ({pack.id}); `edge models use {pack.name}` chooses it")
     return EXIT_DONE
 
 
 def _use(settings: Config, options: argparse.Namespace) -> int:
-    data_folder, folders = settings.data.folder, daemon.pack_folders(settings)
+    data_folder, folders = settings.data.folder, assembly.pack_folders(settings)
     if settings.models.pack is not None:
         reason = f"is set to '{settings.models.pack}', which comes before a choice; set it to auto"
         raise errors.ConfigMistakes(errors.Mistake("models.pack", reason))
     pack = catalogue.find(options.name, folders)
-    packs.try_out(pack, daemon.networks(settings))
-    daemon.build_analyser(pack, settings)  # has it the detector's input that is set?
-    daemon.operating_points(pack, settings)  # and the site's, if those are to count?
-    daemon.make_data_folder(data_folder)
+    packs.try_out(pack, assembly.networks(settings))
+    assembly.build_analyser(pack, settings)  # has it the detector's input that is set?
+    assembly.operating_points(pack, settings)  # and the site's, if those are to count?
+    assembly.make_data_folder(data_folder)
     packs.choose(data_folder, options.name)
     if rows.answering(data_folder) == pack.id:  # what was embedded for a choice that is taken back is of no use
         spool.discard(data_folder)
@@ -160,12 +160,12 @@ def _use(settings: Config, options: argparse.Namespace) -> int:
 
 
 def _calibrate(settings: Config, options: argparse.Namespace) -> int:
-    daemon.make_data_folder(settings.data.folder)
-    folders = daemon.pack_folders(settings)
-    pack = catalogue.find(options.pack, folders) if options.pack else daemon.pack_in_force(settings)
+    assembly.make_data_folder(settings.data.folder)
+    folders = assembly.pack_folders(settings)
+    pack = catalogue.find(options.pack, folders) if options.pack else assembly.pack_in_force(settings)
     files = calibration.pictures(options.folder)
     os.nice(NICE)
-    sampler = daemon.sampler(daemon.build_analyser(pack, settings), settings)
+    sampler = assembly.sampler(assembly.build_analyser(pack, settings), settings)
     samples: list[Sample] = []
     with bar.drawn(f"embedding with {pack.name}") as draw:
         draw(0, len(files))
@@ -218,7 +218,7 @@ def _rate(count: int, comparisons: int) -> str:
 
 def _reembed(settings: Config, options: argparse.Namespace) -> int:
     data_folder = settings.data.folder
-    pack = daemon.wanted_pack(settings)
+    pack = assembly.wanted_pack(settings)
     try:
         pending, without = _prospect(data_folder, pack.id)
     except FileNotFoundError:
@@ -228,10 +228,10 @@ def _reembed(settings: Config, options: argparse.Namespace) -> int:
         print(f"{pending} templates are to be made for {pack.name}, from kept pictures")
         _print_unreached([person for person in without if not person.has_picture or not pending])
         return EXIT_DONE
-    daemon.operating_points(pack, settings)  # it could not start with it
+    assembly.operating_points(pack, settings)  # it could not start with it
     with reembedding.alone(data_folder):
         os.nice(NICE)
-        embed = daemon.picture_embedder(daemon.build_analyser(pack, settings), settings)
+        embed = assembly.picture_embedder(assembly.build_analyser(pack, settings), settings)
         with bar.drawn(f"embedding for {pack.name}") as draw:
             for progress in reembedding.embed_all(data_folder, pack.id, embed):
                 draw(progress.done, progress.total)

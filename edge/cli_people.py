@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge import bar, daemon
+from edge import assembly, bar
 from edge.config import Config
 from edge.errors import invalid
 from edge.gallery import exporting as gallery_exporting
@@ -181,7 +181,7 @@ def _export(settings: Config, options: argparse.Namespace) -> int:
             options.path,
             person_id=options.person,
             history=options.history,
-            now_ms=daemon.now_ms(),
+            now_ms=assembly.now_ms(),
             draw=draw,
         )
     print(f"{options.path}: {done.persons} persons, {done.pictures} pictures, {done.sightings} sightings")

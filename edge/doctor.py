@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edge import __version__, archive, backup, daemon, doctor_events, doctor_machine, packs
+from edge import __version__, archive, assembly, backup, doctor_events, doctor_machine, packs
 from edge.config import Config
 from edge.doctor_machine import Finding, fail, ok, warn
 from edge.errors import PackUnusable, Refusal, Unusable
@@ -55,7 +55,7 @@ def findings(settings: Config) -> Iterator[Finding]:
     yield from doctor_events.webhooks(settings, is_running=health is not None)
     yield _clock(settings, health)
     yield doctor_machine.cores(
-        len(os.sched_getaffinity(0)), daemon.workers_of(settings), settings.models.threads_per_face
+        len(os.sched_getaffinity(0)), assembly.workers_of(settings), settings.models.threads_per_face
     )
     yield doctor_machine.governor()
     yield doctor_machine.temperature()
@@ -101,9 +101,9 @@ def _interpreter(settings: Config) -> Finding:
 
 def _models(settings: Config) -> Finding:
     try:
-        pack = daemon.wanted_pack(settings)
-        packs.try_out(pack, daemon.networks(settings))
-        daemon.operating_points(pack, settings)
+        pack = assembly.wanted_pack(settings)
+        packs.try_out(pack, assembly.networks(settings))
+        assembly.operating_points(pack, settings)
     except (Refusal, OSError) as error:
         return fail("models", _reasons(error), "add the pack anew, or choose another: edge models list")
     return ok("models", f"pack {pack.id}: every hash is right, every network runs")
@@ -244,7 +244,7 @@ def _backup(settings: Config) -> Finding:
         return warn("backup", f"{folder} may not be read", "run edge doctor as the user of the service, or as root")
     if not kept:
         return warn("backup", "there is none", advice)
-    days = int((time.time() - kept[0].stat().st_mtime) // daemon.SECONDS_A_DAY)
+    days = int((time.time() - kept[0].stat().st_mtime) // assembly.SECONDS_A_DAY)
     told = f"{len(kept)}, the last {'today' if days < 1 else f'{days} days ago'}"
     return warn("backup", told, advice) if days > BACKUP_DAYS else ok("backup", told)
 

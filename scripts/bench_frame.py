@@ -31,7 +31,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge import bench, config, daemon
+from edge import assembly, bench, config
 from edge.face.tflite import Model, installed
 from edge.gallery.access import Access
 from edge.gallery.store import EmbeddedGallery
@@ -86,7 +86,7 @@ def heads(parts: bench.Bench, names: Sequence[str] = PHOTOS) -> list[Picture]:
 @contextlib.contextmanager
 def opened(folder: Path, settings: config.Config, pack: Pack) -> Iterator[EmbeddedGallery]:
     """Open the gallery of a data folder that no service has."""
-    gallery = daemon.open_gallery(folder, settings, pack)
+    gallery = assembly.open_gallery(folder, settings, pack)
     try:
         yield gallery
     finally:
@@ -100,7 +100,7 @@ class Service:
         """`cores`: those that it may use; None: all."""
         folder.mkdir(mode=0o700, exist_ok=True)
         access = Access(folder / "access.sqlite3")
-        _, self.token = access.create_token("bench", frozenset({Scope.ENROL}), now_ms=daemon.now_ms())
+        _, self.token = access.create_token("bench", frozenset({Scope.ENROL}), now_ms=assembly.now_ms())
         flags = [f"data.folder={folder}", "server.port=0", "log.level=warning", *settings]
         command = [sys.executable, "-m", "edge", "serve", *(part for flag in flags for part in ("--set", flag))]
         self.log = folder.parent / f"{folder.name}.log"

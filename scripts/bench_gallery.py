@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge import catalogue, config, daemon
+from edge import assembly, catalogue, config
 from edge.face.embedding import cohort_similarity
 from edge.gallery import persons
 from edge.gallery.store import EmbeddedGallery, Probe
@@ -89,7 +89,7 @@ def opened(folder: Path, pack: Pack, exact_limit: int) -> EmbeddedGallery:
         cohort_weight=pack.embedder.cohort_weight,
         exact_limit=exact_limit,
         main_list_name="main",
-        clock=daemon.now_ms,
+        clock=assembly.now_ms,
     )
 
 
@@ -299,7 +299,7 @@ def main() -> int:
     parser.add_argument("--measure", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     settings = config.load(environment={}, flags=[])
-    pack = catalogue.find("default", daemon.pack_folders(settings))
+    pack = catalogue.find("default", assembly.pack_folders(settings))
     if options.measure:
         name, folder = options.measure
         print(json.dumps(MEASUREMENTS[name](Path(folder), pack, options.seconds)))

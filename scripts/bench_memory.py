@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from bench_frame import Service, heads, opened, progress, serving, size_of
 
-from edge import bench, config, daemon
+from edge import assembly, bench, config
 from edge.face import image
 from edge.gallery import persons
 from edge.gallery.identifiers import Identifiers
@@ -56,7 +56,7 @@ KILOBYTE, MEGABYTE = 1024, 1e6
 
 def seed(folder: Path, parts: bench.Bench, count: int) -> None:
     """Put so many strangers into the main list of a data folder that no service has, each with a kept picture."""
-    identifiers = Identifiers(daemon.now_ms)
+    identifiers = Identifiers(assembly.now_ms)
     portrait = image.encode_jpeg(np.full((160, 160, 3), 128, np.uint8), quality=85)
     vectors = bench.strangers(count, parts.pack.embedder.vector_length)
     with opened(folder, parts.config, parts.pack) as gallery:
@@ -67,7 +67,7 @@ def seed(folder: Path, parts: bench.Bench, count: int) -> None:
             with gallery.database.write() as transaction:
                 number, found = the_list(transaction, gallery.main_list_id)
                 for embedding, name in zip(batch, names, strict=True):
-                    now = daemon.now_ms()
+                    now = assembly.now_ms()
                     person = Person(
                         person_id=identifiers.new(),
                         list_id=found.list_id,

@@ -34,7 +34,7 @@ import cv2
 import numpy as np
 from bench_frame import ROOT, Service, opened, serving
 
-from edge import config, daemon
+from edge import assembly, config
 
 BEHIND_SECONDS = 3.0
 """Sightings are written within one second of the answer."""
@@ -86,7 +86,7 @@ def lists(kind: Kind, count: int, folder: Path) -> list[str | None]:
         return [None] * count
     folder.mkdir(mode=0o700)
     settings = config.load(Path(os.devnull), environment={}, flags=[f"data.folder={folder}"])
-    with opened(folder, settings, daemon.pack_in_force(settings)) as gallery:
+    with opened(folder, settings, assembly.pack_in_force(settings)) as gallery:
         return [gallery.create_list(f"list {number}").list_id for number in range(count)]
 
 
@@ -150,7 +150,7 @@ def measure(kind: Kind, count: int, folder: Path, settings: Sequence[str]) -> st
 def enrolments(callers: int, count: int, folder: Path, settings: Sequence[str], sync_milliseconds: int) -> str:
     """Return the line of the table for strangers who come as vectors, sent by so many callers at once."""
     with serving(folder, *settings, "new_person.threshold=1") as service:
-        length = daemon.pack_in_force(config.load(Path(os.devnull), environment={})).embedder.vector_length
+        length = assembly.pack_in_force(config.load(Path(os.devnull), environment={})).embedder.vector_length
         waiting = iter(np.random.default_rng(1).standard_normal((count, length)).tolist())
         headers = {"token": service.token, "Content-Type": "application/json"}
         lock, added = threading.Lock(), []

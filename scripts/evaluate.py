@@ -33,7 +33,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge import catalogue, config, daemon, evaluation
+from edge import assembly, catalogue, config, evaluation
 from edge.evaluation import Comparisons, Sample, Sampler, Similarities
 from edge.face import image
 from edge.matching import Calibration, automatic_threshold
@@ -224,12 +224,12 @@ def contact_sheet(samples: list[Sample], data: Comparisons, calibration: Calibra
 
 def report(folder: Path, pack: Pack, settings: config.Config, options: argparse.Namespace) -> None:
     """Embed, compare, print and write."""
-    samples, pictures = embedded(folder, daemon.sampler(daemon.build_analyser(pack, settings), settings))
+    samples, pictures = embedded(folder, assembly.sampler(assembly.build_analyser(pack, settings), settings))
     if not samples:
         print(f"none of {pictures} pictures in {folder}/*/ shows a face that may be compared")
         return
     data = evaluation.compared(samples, pack.embedder.cohort_weight)
-    calibration = Calibration(daemon.operating_points(pack, settings))
+    calibration = Calibration(assembly.operating_points(pack, settings))
     genuine, impostor = data.similarity[data.mated], data.similarity[data.non_mated]
     people = len({s.person for s in samples})
     print(f"pack {pack.id}: {pictures} pictures of {people} people in {folder.name}")
@@ -290,8 +290,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("evaluation"))
     options = parser.parse_args()
     settings = config.load()
-    folders = daemon.pack_folders(settings)
-    pack = catalogue.find(options.pack, folders) if options.pack else daemon.pack_in_force(settings)
+    folders = assembly.pack_folders(settings)
+    pack = catalogue.find(options.pack, folders) if options.pack else assembly.pack_in_force(settings)
     report(options.folder, pack, settings, options)
     return 0
 

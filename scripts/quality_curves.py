@@ -34,7 +34,7 @@ import edge.face  # noqa: F401  (first: it sets what OpenCV reads when it is loa
 import cv2
 import numpy as np
 
-from edge import catalogue, config, daemon
+from edge import assembly, catalogue, config
 from edge.config import Config
 from edge.face import image
 from edge.face.analysis import Analyser, Face
@@ -235,7 +235,7 @@ class Bench:
         """Return the bench of the shipped pack, at the default settings."""
         pack = catalogue.load(ROOT / "models" / "default")
         settings = config.load(Path(os.devnull), environment={}, flags=[])
-        return cls(settings, pack, daemon.build_analyser(pack, settings), Calibration(pack.embedder.operating_points))
+        return cls(settings, pack, assembly.build_analyser(pack, settings), Calibration(pack.embedder.operating_points))
 
     def faces(self, picture: Picture) -> list[Face]:
         """Return the faces as the appliance finds them, the largest first."""

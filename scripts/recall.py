@@ -25,7 +25,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge import catalogue, config, daemon
+from edge import assembly, catalogue, config
 from edge.errors import Refusal
 from edge.face import image
 from edge.face.analysis import Analyser, Face
@@ -148,7 +148,7 @@ def main() -> None:
     settings = config.load(Path(os.devnull), environment={}, flags=flags)
     cv2.setNumThreads(1)
     analysers = {
-        name: daemon.build_analyser(catalogue.find(name, daemon.pack_folders(settings)), settings)
+        name: assembly.build_analyser(catalogue.find(name, assembly.pack_folders(settings)), settings)
         for name in arguments.pack
     }
     chosen = heads(arguments.folder, next(iter(analysers.values())), settings, arguments.faces)

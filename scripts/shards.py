@@ -30,7 +30,7 @@ from bench_gallery import ALWAYS_EXACT, fill, machine, opened
 from sharding import Answer, Decision, Front, Verdict, decide, owner
 from shards_fleet import ALL, STARTING_SECONDS, Fleet, Made, make
 
-from edge import catalogue, config, daemon
+from edge import assembly, catalogue, config
 from edge.gallery.replica import join
 from edge.matching import Calibration, ThresholdPolicy
 from edge.types import Embedding, Pack
@@ -310,7 +310,7 @@ def main() -> int:
     for name in ("shards", "persons", "probes", "replicas", "deadline"):
         if getattr(options, name) <= 0:
             parser.error(f"--{name} must be more than 0")
-    pack = catalogue.find("default", daemon.pack_folders(settings))
+    pack = catalogue.find("default", assembly.pack_folders(settings))
     shards = [f"shard-{number}" for number in range(options.shards)]
     print(f"{machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}")
     print(f"load average at the start {os.getloadavg()[0]:.1f}; {options.persons:,} persons")

@@ -102,10 +102,10 @@ def interpreter() -> str:
 @pytest.fixture(scope="session")
 def analyser(pack: Pack, interpreter: str) -> Analyser:
     """One worker's networks, built by the product from its default settings."""
-    from edge import daemon
+    from edge import assembly
 
     defaults = config.load(Path(os.devnull), environment={}, flags=[f"models.interpreter={interpreter}"])
-    return daemon.build_analyser(pack, defaults)
+    return assembly.build_analyser(pack, defaults)
 
 
 @pytest.fixture(scope="session")

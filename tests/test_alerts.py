@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge import config, daemon
+from edge import assembly, config
 from edge.events import Event, FaceSighted, FrameSeen, ListAlertRaised, Listeners, StageDone
 from edge.face.analysis import Analyser
 from edge.gallery.history import History
@@ -27,7 +27,7 @@ def gallery(tmp_path: Path, pack: Pack) -> Iterator[EmbeddedGallery]:
         cohort_weight=pack.embedder.cohort.weight,
         exact_limit=1000,
         main_list_name="main",
-        clock=daemon.now_ms,
+        clock=assembly.now_ms,
     )
     yield gallery
     gallery.close()
@@ -48,8 +48,8 @@ def recognizer(gallery: EmbeddedGallery, pack: Pack, analyser: Analyser, heard: 
         calibration=Calibration(pack.embedder.operating_points),
         cohort_weight=pack.embedder.cohort.weight,
         pack_id=pack.id,
-        settings=daemon.recognition_settings(config.load(Path("/dev/null"), environment={})),
-        clock_ms=daemon.now_ms,
+        settings=assembly.recognition_settings(config.load(Path("/dev/null"), environment={})),
+        clock_ms=assembly.now_ms,
     )
 
 
@@ -99,7 +99,7 @@ def test_a_face_that_is_not_somebody_of_the_list_is_reported_as_failed(
     (wrong,) = alerts(heard)
     assert wrong.wanted == "open" and wrong.person_id is not None
 
-    history = History(gallery.database, gallery.pictures, clock=daemon.now_ms)
+    history = History(gallery.database, gallery.pictures, clock=assembly.now_ms)
     history.record(wrong.sighting)
     history.close()
     gallery.reject(staff, wrong.person_id, wrong.sighting.sighting_id)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edge import bench, daemon
+from edge import assembly, bench
 from edge.face import image
 from edge.face.analysis import Analyser
 from edge.gallery.store import EmbeddedGallery
@@ -45,7 +45,7 @@ def opened(folder: Path, pack: Pack) -> EmbeddedGallery:
         cohort_weight=0.0,
         exact_limit=1000,
         main_list_name="main",
-        clock=daemon.now_ms,
+        clock=assembly.now_ms,
     )
 
 

@@ -18,7 +18,7 @@ import requests
 from PIL import Image
 from real_process import Service
 
-from edge.daemon import now_ms
+from edge.assembly import now_ms
 from edge.gallery.access import Access
 from edge.gallery.store import EmbeddedGallery
 from edge.types import Scope, SourceDefaults

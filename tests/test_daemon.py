@@ -199,6 +199,7 @@ def test_a_taken_port_is_said_in_a_sentence(service: Service, tmp_path: Path) ->
     assert second.returncode == 1
     assert "Traceback" not in second.stderr
     assert port in second.stderr
+    assert not (tmp_path / "other").exists(), "nothing was made or loaded before that was known"
 
 
 def test_every_mistake_in_the_settings_is_told_at_once(service: Service) -> None:

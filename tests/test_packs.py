@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge import catalogue, cli, config, daemon, packs
+from edge import assembly, catalogue, cli, config, packs
 from edge.errors import Mistake, PackUnusable
 from edge.face.networks import Networks
 from edge.gallery import reembedding
@@ -577,7 +577,7 @@ def test_a_pack_is_added_chosen_and_shown(
     assert "128 x 128 BGR" in told
     assert "blazeface (of the pack default)" in told
     settings = config.load(Path(os.devnull), environment={}, flags=[f"data.folder={tmp_path / 'data'}"])
-    assert daemon.pack_in_force(settings).id == "reid-0095-1"
+    assert assembly.pack_in_force(settings).id == "reid-0095-1"
 
 
 def test_what_cannot_be_done_is_said_and_changes_nothing(

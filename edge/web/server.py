@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 
 _RECV_BYTES = 131_072
 """Bytes read at a time: a picture of 200 KB is two reads (waitress's 8 KiB halves the uploads a second)."""
+
+_BACKLOG = 1024
+"""Connections that the system holds until they are accepted."""
 
 _LIVE_END_SECONDS = 0.5
 """For answers that go on for ever to say at a stop that they end here."""
@@ -276,18 +279,29 @@ class _Door(TcpWSGIServer):
 
 
 class Server:
-    """Serves a WSGI application until stopped. Listens (clients may connect) from the moment it is made."""
+    """Serves a WSGI application until stopped. Listens (clients may connect) from the moment it is made.
+
+    Raises CannotListenError.
+    """
 
     def __init__(
         self,
         application: WSGIApplication,
         limits: ServerLimits,
         *,
+        bound: socket.socket | None = None,
         refused: Callable[[int], None] = lambda code: None,
     ) -> None:
-        """`refused` is told the status code of every request that the application does not get to see."""
+        """`bound` is what `bind` returned for the same limits; None: it is done here.
+
+        `refused` is told the status code of every request that the application does not get to see.
+        """
         self._stopping = False
-        self._socket_name, sock = _listen(limits.host, limits.port)
+        sock = bound or bind(limits)
+        with _sentences(limits):
+            sock.listen(_BACKLOG)
+        name = sock.getsockname()
+        self._socket_name = (str(name[0]), int(name[1]))
         self._door = _Door(application, limits, sock, refused)
 
     @property
@@ -321,10 +335,30 @@ class Server:
         self._door.pull_trigger()
 
 
-def _listen(host: str, port: int) -> tuple[tuple[str, int], socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def bind(limits: ServerLimits) -> socket.socket:
+    """Take the address before anybody can connect: that it is taken is known before the rest is made.
+
+    Raises CannotListenError.
+    """
+    is_v6 = ":" in limits.host
+    sock = socket.socket(socket.AF_INET6 if is_v6 else socket.AF_INET)
     try:
-        sock = socket.create_server((host, port), family=family, backlog=1024)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a start right after a stop
+        if is_v6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # the same on every system
+        with _sentences(limits):
+            sock.bind((limits.host, limits.port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+@contextlib.contextmanager
+def _sentences(limits: ServerLimits) -> Iterator[None]:
+    """Turn what the system says of an address into a sentence."""
+    try:
+        yield
     except (OSError, OverflowError) as error:
         reasons = {
             errno.EADDRINUSE: "another program has this port",
@@ -332,6 +366,5 @@ def _listen(host: str, port: int) -> tuple[tuple[str, int], socket.socket]:
             errno.EADDRNOTAVAIL: "this machine has no such address",
         }
         number = error.errno if isinstance(error, OSError) and error.errno is not None else errno.EINVAL
-        raise CannotListenError(number, f"cannot listen on {host} port {port}: {reasons.get(number, error)}") from error
-    name = sock.getsockname()
-    return (name[0], name[1]), sock
+        reason = reasons.get(number, error)
+        raise CannotListenError(number, f"cannot listen on {limits.host} port {limits.port}: {reason}") from error

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from real_process import Service
 
-from edge import catalogue, daemon, restoring
+from edge import assembly, catalogue, restoring
 from edge.gallery.store import EmbeddedGallery
 from torture_data import report
 from torture_data.callers import SETTINGS, Callers
@@ -190,7 +190,7 @@ def opened_as_a_start_does(data: Path) -> None:
         cohort_weight=pack.embedder.cohort_weight,
         exact_limit=1000,
         main_list_name="main",
-        clock=daemon.now_ms,
+        clock=assembly.now_ms,
         is_checked=True,
     )
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge import config, daemon
+from edge import assembly, config
 from edge.events import Listeners
 from edge.face import image
 from edge.face.analysis import Analyser
@@ -32,7 +32,7 @@ def recognizer(tmp_path: Path, pack: Pack, analyser: Analyser) -> Iterator[Recog
         cohort_weight=pack.embedder.cohort_weight,
         exact_limit=1000,
         main_list_name="main",
-        clock=daemon.now_ms,
+        clock=assembly.now_ms,
     )
     yield Recognizer(
         workers=Workers([analyser], max_waiting=1),
@@ -41,8 +41,8 @@ def recognizer(tmp_path: Path, pack: Pack, analyser: Analyser) -> Iterator[Recog
         calibration=Calibration(pack.embedder.operating_points),
         cohort_weight=pack.embedder.cohort_weight,
         pack_id=pack.id,
-        settings=daemon.recognition_settings(config.load(Path("/dev/null"), environment={})),
-        clock_ms=daemon.now_ms,
+        settings=assembly.recognition_settings(config.load(Path("/dev/null"), environment={})),
+        clock_ms=assembly.now_ms,
     )
     gallery.close()
 
