@@ -356,7 +356,10 @@ def test_every_route_needs_a_token_with_its_scope(one_scope: dict[Scope, Client]
         assert (answer.status_code, answer.json()) == (401, {"message": "access denied", "status": "failed"})
     for scope, client in one_scope.items():
         may = scope in route.scopes or scope is Scope.ADMIN
-        assert (asked(client, route).status_code == 403) == (not may), (route.path, scope)
+        answer = asked(client, route)
+        assert (answer.status_code == 403) == (not may), (route.path, scope)
+        wanted = " or ".join(sorted(one.value for one in route.scopes))
+        assert (f'"token has no scope {wanted}"' in answer.headers.get("WWW-Authenticate", "")) == (not may)
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if len(route.methods) > 1], ids=by_path)

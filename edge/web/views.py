@@ -61,7 +61,10 @@ class Answer:
 
 
 def refusal(error: Refusal) -> Answer:
-    """Return the answer to a declined request. All kinds of wrong tokens look alike: no reasons are given."""
+    """Return the answer to a declined request. All kinds of wrong tokens look alike: no reasons are given.
+
+    Of a token that is right and may not, a header says why (RFC 6750, section 3): the body is the contract's.
+    """
     status = status_of(type(error))
     body: dict[str, Any] = {"message": error.message, "status": "error"}
     if isinstance(error, AccessDenied):
@@ -70,6 +73,9 @@ def refusal(error: Refusal) -> Answer:
         body["errors"] = [{"field": mistake.field, "reason": mistake.reason} for mistake in error.mistakes]
     seconds = RETRY_AFTER_SECONDS.get(type(error))
     headers = {} if seconds is None else {"Retry-After": str(seconds)}
+    if isinstance(error, errors.ScopeMissing):
+        reasons = "; ".join(f"{mistake.field} {mistake.reason}" for mistake in error.mistakes)
+        headers["WWW-Authenticate"] = f'Bearer error="insufficient_scope", error_description="{reasons}"'
     return Answer(status, body, headers=headers)
 
 
