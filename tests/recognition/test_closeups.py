@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from edge import assembly, config
-from edge.events import Listeners
 from edge.face import image
-from edge.face.analysis import Analyser
-from edge.gallery.store import EmbeddedGallery
-from edge.matching import Calibration
-from edge.recognition import Recognizer, Workers
+from edge.recognition import Recognizer
 from edge.recognition.room import STREAMS, Closeups
-from edge.types import Box, Pack, PersonCreate, Picture
+from edge.types import Box, PersonCreate, Picture
 
 Paste = Callable[..., Box]
 Wall = Callable[[int, int], Picture]
 DOOR, GATE = "1b4e28ba-2fa1-11d2-883f-0016d3cca427", "2b4e28ba-2fa1-11d2-883f-0016d3cca427"
-
-
-@pytest.fixture
-def recognizer(tmp_path: Path, pack: Pack, analyser: Analyser) -> Iterator[Recognizer]:
-    gallery = EmbeddedGallery.open(
-        tmp_path,
-        pack_id=pack.id,
-        vector_length=pack.embedder.vector_length,
-        cohort_weight=pack.embedder.cohort_weight,
-        exact_limit=1000,
-        main_list_name="main",
-        clock=assembly.now_ms,
-    )
-    yield Recognizer(
-        workers=Workers([analyser], max_waiting=1),
-        gallery=gallery,
-        listeners=Listeners(),
-        calibration=Calibration(pack.embedder.operating_points),
-        cohort_weight=pack.embedder.cohort_weight,
-        pack_id=pack.id,
-        settings=assembly.recognition_settings(config.load(Path("/dev/null"), environment={})),
-        clock_ms=assembly.now_ms,
-    )
-    gallery.close()
 
 
 @pytest.fixture
