@@ -163,7 +163,8 @@ class Database:
                 f" {len(migrations)}): install that release, or restore a backup made before it"
             )
         for number, migration in enumerate(migrations[version:], start=version + 1):
-            log.info("migrating the gallery to version %d: %s", number, migration.__name__)
+            level = logging.INFO if version else logging.DEBUG  # a new one is made, and nothing of anybody's changes
+            log.log(level, "migrating the gallery to version %d: %s", number, migration.__name__)
             with self.write(essential=True) as transaction:
                 migration(transaction)
                 transaction.execute(f"PRAGMA user_version = {number:d}")
