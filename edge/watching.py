@@ -92,11 +92,13 @@ class Watch:
         wait = FIRST_WAIT_SECONDS
         try:
             while not refused:
-                if self._read(refused):
+                came = self._read(refused)
+                if came:
                     wait = FIRST_WAIT_SECONDS
                 if not again or refused:
                     break
-                log.warning("the stream has ended; asked again in %.0f s", wait)
+                what = "the stream has ended" if came else "no picture came from the address"
+                log.warning("%s; asked again in %.0f s", what, wait)
                 sleep(wait)
                 wait = min(2 * wait, LONGEST_WAIT_SECONDS)
         finally:

@@ -20,7 +20,6 @@ link=/opt/edge
 settings=/etc/edge/edge.conf
 data=/var/lib/edge
 token=/etc/edge/admin.token
-units="edge.service edge-backup.service edge-backup.timer edge-nats.service"
 needed_megabytes=1500 # the environment takes 700, its making as much again for a moment
 start_seconds=90 # of a Pi with a large gallery, with room
 
@@ -161,8 +160,12 @@ configure() {
             mv "$settings.new" "$settings"
         fi
     fi
-    for unit in $units; do
-        run install -m 0644 "$source/systemd/$unit" "/etc/systemd/system/$unit"
+    install_units "$source"
+}
+
+install_units() { # RELEASE
+    for unit in "$1"/systemd/*.service "$1"/systemd/*.timer; do
+        run install -m 0644 "$unit" "/etc/systemd/system/$(basename "$unit")"
     done
 }
 
@@ -243,9 +246,7 @@ upgrade() {
     say "edge $version does not come up; going back to $(basename "$old")"
     systemctl stop edge.service || true
     point "$old"
-    for unit in $units; do
-        install -m 0644 "$old/systemd/$unit" "/etc/systemd/system/$unit"
-    done
+    install_units "$old"
     systemctl daemon-reload
     as_edge "$old" restore "$kept"
     systemctl reset-failed edge.service || true

@@ -27,15 +27,19 @@ if [ -n "$purge" ] && [ -z "$yes" ]; then
     [ "$answer" = erase ] || fail "nothing was done"
 fi
 
-units="edge.service edge-backup.service edge-backup.timer edge-nats.service"
+units=
+for unit in "$(dirname "$0")"/../systemd/*.service "$(dirname "$0")"/../systemd/*.timer; do
+    units="$units $(basename "$unit")"
+done
 if [ -d /run/systemd/system ]; then
     # shellcheck disable=SC2086 # a list of names
     systemctl disable --now --quiet $units 2>/dev/null || true
+    systemctl stop --quiet 'edge-watch@*.service' 2>/dev/null || true
 fi
 for unit in $units; do
-    rm -f "/etc/systemd/system/$unit"
+    rm -f "/etc/systemd/system/$unit" /etc/systemd/system/*.wants/"$unit"
 done
-rm -f /etc/systemd/system/multi-user.target.wants/edge.service /etc/systemd/system/timers.target.wants/edge-backup.timer
+rm -f /etc/systemd/system/*.wants/edge-watch@*.service
 [ ! -d /run/systemd/system ] || systemctl daemon-reload
 rm -rf /opt/edge-releases
 [ ! -L /opt/edge ] || rm /opt/edge

@@ -42,6 +42,8 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing() -> None:
         if wanted != "useradd" or not before[Path("/var/lib/edge")]
     ]
     assert order == sorted(order), "the link is set when all it leads to is there"
+    units = [path.name for path in (ROOT / "systemd").iterdir() if path.suffix in (".service", ".timer")]
+    assert len(units) >= 7 and [one for one in units if f"/etc/systemd/system/{one}" not in plan.stdout] == []
     assert {path: path.exists() for path in before} == before
 
 

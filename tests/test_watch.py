@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import http.server
 import io
+import re
+import signal
+import socketserver
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +18,7 @@ from typing import Any, ClassVar
 import pytest
 from PIL import Image, ImageFilter
 from real_process import Service
+from rtsp import RtspCamera
 
 from edge import cli
 from edge.errors import Refusal
@@ -111,6 +117,41 @@ def test_the_best_frame_of_each_passage_is_posted_and_a_camera_that_hangs_up_is_
     assert [one["source_id"] for one in persons] == [source_id], "sharp enough to be added"
 
 
+class Rtsp(RtspCamera):
+    """The same, for who knows the password."""
+
+    FRAMES = Camera.FRAMES
+    USER = "ann:correct horse"
+
+
+class RtspServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+
+
+def test_a_camera_is_watched_by_rtsp_with_the_address_and_its_password_in_a_file(
+    service: Service, source_id: str, tmp_path: Path
+) -> None:
+    address = tmp_path / "address"
+    common = ["watch", "--source", source_id, "--set", f"data.folder={service.folder}", "--url", service.url]
+    with RtspServer(("127.0.0.1", 0), Rtsp) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+        address.write_text(f"rtsp://ann:correct%20horse@127.0.0.1:{port}/live\n")
+        address.chmod(0o600)
+        command = [sys.executable, "-m", "edge", *common, "--address-file", str(address), "--passage", "60"]
+        watch = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert watch.stderr is not None
+        told = watch.stderr.readline()
+        watch.send_signal(signal.SIGINT)
+        out, rest = watch.communicate(timeout=30)
+        server.shutdown()
+    assert "the stream has ended; asked again in 1 s" in told
+    assert watch.returncode == 0
+    found = re.search(r"(\d+) frames seen, (\d+) posted", out)
+    assert found is not None and int(found[1]) >= STILL + PASSING and int(found[2]) == 1, out
+    assert "horse" not in told + out + rest
+
+
 def test_a_token_that_is_refused_ends_it(service: Service, source_id: str, tmp_path: Path) -> None:
     film = tmp_path / "film.mjpg"
     film.write_bytes(b"".join(Camera.FRAMES))
@@ -132,9 +173,14 @@ def test_the_command_takes_a_file_and_says_what_it_cannot_take(
     assert f"{STILL} frames seen, 0 posted" in capsys.readouterr().out, "nothing moved"
     for arguments, told in (
         ([str(film), "--source", "door"], "--source: "),
-        ([str(tmp_path / "none"), "--source", source_id], "is neither an address nor a file"),
+        ([str(tmp_path / "none"), "--source", source_id], "URL: is neither a file that is there nor an address"),
+        (["rtsp://ann:horse@127.0.0.1/live", "--source", source_id], "URL: holds a password"),
+        (["--address-file", str(film), "--source", source_id], f"--address-file: {film} is for others to read"),
+        (["--source", source_id], "URL: is needed, or --address-file"),
         ([str(film), "--source", source_id, "--motion", "2"], "--motion: 2 is not within 0 to 1"),
         ([str(film), "--source", source_id, "--passage", "0"], "--passage: 0 is not over 0"),
     ):
         assert cli.main(["watch", *arguments, *common]) == 1
-        assert told in capsys.readouterr().err
+        found = capsys.readouterr().err
+        assert told in found
+        assert "horse" not in found
