@@ -5,8 +5,8 @@ image}.py, with MQTT_RO_SCHEMA and MQTT_BASE_SCHEMA of config.py and MQTT_ENTITY
 and MQTT_ENTITY_DEVICE_INFO_SCHEMA of schemas.py (mixins.py before 2024.8), and TOPIC_MATCHER of discovery.py. There an
 unknown key of an entity is dropped (REMOVE_EXTRA) and one of `device` or `origin` refuses the whole; here each refuses,
 as we have no business with keys that nobody reads. The lists have been held against the schemas of 2024.3 as they run,
-which lack `options` and `model_id`; later releases add keys that are not here. Abbreviated keys (abbreviations.py) are
-unknown here: we write none.
+which lack `options` and `model_id`; later releases add keys that are not here (scripts/try_home_assistant.py asks a
+whole one). Abbreviated keys (abbreviations.py) are unknown here: we write none.
 """
 
 from __future__ import annotations

@@ -99,12 +99,12 @@ class Teller:
             return
         ids = (sighting.list_id, sighting.person_id)
         topic = topics.event(source)
+        if self._wishes.snapshots and sighting.picture:  # first: whoever hears of the event finds its picture there
+            yield _message("mqtt", topics.snapshot(source), sighting, sighting.picture)
         yield self._named(lambda names: _message("mqtt", topic, sighting, {**_of(sighting), **names}), *ids)
         if source:
             last = topics.person(source)
             yield self._named(lambda names: _retained(last, sighting, names), *ids)
-        if self._wishes.snapshots and sighting.picture:
-            yield _message("mqtt", topics.snapshot(source), sighting, sighting.picture)
 
     def _unknown(self, sighting: Sighting) -> Iterable[Message | Draft]:
         url = self._wishes.unknown_url

@@ -154,6 +154,8 @@ def test_a_sighting_is_published_and_home_assistant_told_of_it(
     assert retained == event | {"person": person}, "without events.names an id is all"
     assert not home_assistant.BLOCKED & retained.keys()
     assert until(lambda: hears.of(f"{source}/snapshot"))[0][:3] == b"\xff\xd8\xff"
+    order = [topic.rpartition("/")[2] for topic, _ in list(hears.heard) if f"source/{source}/" in topic]
+    assert order.index("snapshot") < order.index("event"), "whoever hears of the event finds its picture there"
     assert until(lambda: hears.of("hall/availability"))[-1] == b"online"
     until(lambda: len({topic for topic, _ in list(hears.heard) if topic.startswith("homeassistant/")}) == 4)
     told = [home_assistant.check(*one) for one in list(hears.heard) if one[0].startswith("homeassistant/")]
