@@ -43,14 +43,12 @@ def add_parsers(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _init(settings: Config, options: argparse.Namespace) -> int:
-    assembly.make_data_folder(settings.data.folder)
-    if membership.load(settings.data.folder) is not None:
-        raise Unusable(Mistake("fleet", "this box is in one already: `edge fleet leave` first"))
+    _check_alone(settings)
     if not options.servers and not settings.fleet.servers:
         raise Unusable(Mistake("--servers", "name them, or set fleet.servers to the site's own NATS"))
-    code.new("00000000-0000-1000-8000-000000000000", options.servers)  # refused before anything is changed
+    servers = code.addresses(options.servers)  # refused before anything is changed
     main_list_id = replica.join(settings.data.folder, None, settings.gallery.main_list_name)
-    made = code.new(main_list_id, options.servers)
+    made = code.new(main_list_id, servers)
     _keep(settings, made, options.own)
     print("The fleet has begun with what this box holds. On each other box, with its service stopped:\n")
     print(f"    edge fleet join {made.code}\n")
@@ -61,9 +59,7 @@ def _init(settings: Config, options: argparse.Namespace) -> int:
 def _join(settings: Config, options: argparse.Namespace) -> int:
     text = sys.stdin.read() if options.code == "-" else options.code
     found = code.read(text)
-    assembly.make_data_folder(settings.data.folder)
-    if membership.load(settings.data.folder) is not None:
-        raise Unusable(Mistake("fleet", "this box is in one already: `edge fleet leave` first"))
+    _check_alone(settings)
     if not found.servers and not settings.fleet.servers:
         raise Unusable(Mistake("fleet.servers", "the fleet's server is the site's own: set its address first"))
     before = replica.main_list_id(settings.data.folder)
@@ -73,6 +69,12 @@ def _join(settings: Config, options: argparse.Namespace) -> int:
     _keep(settings, found, options.own)
     print("Joined: the next start takes over what the others hold, and gives them what only this box knows.")
     return EXIT_DONE
+
+
+def _check_alone(settings: Config) -> None:
+    assembly.make_data_folder(settings.data.folder)
+    if membership.load(settings.data.folder) is not None:
+        raise Unusable(Mistake("fleet", "this box is in one already: `edge fleet leave` first"))
 
 
 def _keep(settings: Config, found: Membership, named: str | None) -> None:
@@ -95,9 +97,10 @@ def _code(settings: Config, options: argparse.Namespace) -> int:
 
 
 def _leave(settings: Config, options: argparse.Namespace) -> int:
+    membership.check_server_stopped(settings.data.folder)
     unheard = replica.leave(settings.data.folder)
     membership.forget(settings.data.folder)
-    print("This box is alone again, and keeps whom it knows: systemctl disable --now edge-nats where it ran a server.")
+    print("This box is alone again, and keeps whom it knows; what it kept of the stream is deleted.")
     if unheard:
         print(f"{unheard} changes of this box had not been published: the others never hear of them.")
     return EXIT_DONE

@@ -75,11 +75,16 @@ class Membership:
 
 
 def new(main_list_id: str, servers: Sequence[str]) -> Membership:
-    """Return a fleet that nobody has joined yet. Raises Unusable for addresses that are none."""
+    """Return a fleet that nobody has joined yet. Raises Unusable as `addresses` does."""
+    return Membership(secrets.token_bytes(SECRET_BYTES), main_list_id, addresses(servers))
+
+
+def addresses(servers: Sequence[str]) -> tuple[str, ...]:
+    """Return the servers' addresses with their ports. Raises Unusable for those that are none, or too few or many."""
     if len(servers) > MOST_SERVERS or len(servers) == 2:
         reason = "one server, or three of which one may fail; two stop as soon as one does"
         raise Unusable(Mistake("--servers", reason), message="nothing was changed")
-    return Membership(secrets.token_bytes(SECRET_BYTES), main_list_id, tuple(addressed(one) for one in servers))
+    return tuple(addressed(one) for one in servers)
 
 
 def read(code: str) -> Membership:

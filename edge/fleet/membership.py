@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
+import re
+import shutil
 import socket
 import ssl
 from collections.abc import Sequence
@@ -30,6 +33,9 @@ ENDS = datetime.datetime(2066, 1, 1, tzinfo=datetime.timezone.utc)
 """Certificates that nobody but the fleet's own boxes sees, of keys that end with the fleet: what renews nothing cannot
 fail to."""
 
+KNOCK_SECONDS = 2.0
+"""For this box's own server to answer."""
+
 STORE_MEGABYTES_ABOVE = 200
 """Of the server's store, above what the stream may take: for its own books."""
 
@@ -52,9 +58,20 @@ def save(data_folder: Path, membership: Membership) -> None:
 
 
 def forget(data_folder: Path) -> None:
-    """Let go of everything but the server's store."""
-    for name in (CODE_NAME, CA_NAME, SERVER_NAME, KEY_NAME, SETTINGS_NAME):
-        (data_folder / FOLDER / name).unlink(missing_ok=True)
+    """Let go of everything, the stream that a server of this box kept too: nobody would clear it of the erased."""
+    folder = data_folder / FOLDER
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def check_server_stopped(data_folder: Path) -> None:
+    """Raise Unusable while a server of this box's settings takes connections."""
+    settings = data_folder / FOLDER / SETTINGS_NAME
+    found = re.search(r"^listen: .*:(\d+)", settings.read_text(), re.M) if settings.exists() else None
+    if found is None:
+        return
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", int(found[1])), KNOCK_SECONDS):
+        raise Unusable(Mistake("edge-nats", "still runs here: systemctl disable --now edge-nats first"))
 
 
 def own_server(membership: Membership, names: Sequence[str]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -116,3 +117,19 @@ def test_a_fleet_is_begun_joined_and_left_by_the_command(tmp_path: Path) -> None
     assert refused.returncode == 1
     assert "in one already" in refused.stderr
     assert "alone again" in second.edge("fleet", "leave")
+
+
+def test_a_box_that_leaves_keeps_nothing_of_the_stream_and_does_not_while_its_server_runs(tmp_path: Path) -> None:
+    box = Service(tmp_path / "a")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        box.edge("fleet", "init", "--servers", f"127.0.0.1:{port}", "--own", "127.0.0.1")
+        kept = box.folder / "fleet" / "store" / "message"
+        kept.parent.mkdir()
+        kept.write_bytes(b"somebody's vector")
+        with pytest.raises(subprocess.CalledProcessError) as refused:
+            box.edge("fleet", "leave")
+        assert "edge-nats: still runs here" in refused.value.stderr
+        assert kept.exists() and "alone" not in refused.value.stdout
+    box.edge("fleet", "leave")
+    assert not (box.folder / "fleet").exists()
