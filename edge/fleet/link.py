@@ -363,14 +363,19 @@ class Link:
         while True:
             position = await self._in_worker(lambda: self._gallery.position)
             positions.append(position or 0)
-            while len(positions) > BEATS_MISSED:
-                leftovers = await self._in_worker(self._gallery.leftovers, positions[0], PENDING_AT_ONCE)
-                if not leftovers:
-                    break
-                for sequence, subject in leftovers:
-                    await stream.clear(subject, sequence)
-                await self._in_worker(self._gallery.cleared, [sequence for sequence, _ in leftovers])
+            with contextlib.suppress(StorageFull):  # it is done once more, then
+                while len(positions) > BEATS_MISSED and await self._clear_some(stream, positions[0]):
+                    pass
             await asyncio.sleep(pause)
+
+    async def _clear_some(self, stream: Stream, position: int) -> bool:
+        """Clear the stream of some that were erased up to there; whether there were any."""
+        leftovers = await self._in_worker(self._gallery.leftovers, position, PENDING_AT_ONCE)
+        for sequence, subject in leftovers:
+            await stream.clear(subject, sequence)
+        if leftovers:
+            await self._in_worker(self._gallery.cleared, [sequence for sequence, _ in leftovers])
+        return bool(leftovers)
 
     # --- telling and comparing ---
 
