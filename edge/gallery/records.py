@@ -36,6 +36,7 @@ _RECORD = (
 )
 SELECT_RECORD = f"{_RECORD} WHERE persons.number = :number"
 SELECT_RECORDS_AFTER = f"{_RECORD} WHERE persons.number > :after ORDER BY persons.number LIMIT :limit"
+SELECT_IDS_AFTER = "SELECT number, person_id FROM persons WHERE number > :after ORDER BY number LIMIT :limit"
 INSERT_RECORD = (
     "INSERT INTO persons (person_id, list, group_id, source_id, created_ms, updated_ms, fields, features,"
     " yaw_degrees, pitch_degrees, roll_degrees, score)"
@@ -146,6 +147,14 @@ def every_record(connection: sqlite3.Connection) -> Iterator[Record]:
     after = 0
     while rows := connection.execute(SELECT_RECORDS_AFTER, {"after": after, "limit": ROWS_AT_ONCE}).fetchall():
         yield from (_record(row) for row in rows)
+        after = rows[-1][0]
+
+
+def every_id(connection: sqlite3.Connection) -> Iterator[tuple[int, str]]:
+    """Yield everybody's number and id, in the order of the numbers."""
+    after = 0
+    while rows := connection.execute(SELECT_IDS_AFTER, {"after": after, "limit": ROWS_AT_ONCE}).fetchall():
+        yield from rows
         after = rows[-1][0]
 
 

@@ -26,7 +26,7 @@ from edge.gallery.database import Database
 from edge.gallery.operations import Operation, decoded
 from edge.gallery.outbox import Outgoing
 from edge.gallery.reembedding import reading
-from edge.gallery.seeding import PERSON, Heard, Incomplete, Seeding, content_lines, heard, snapshot_lines
+from edge.gallery.seeding import PERSON, Heard, Incomplete, Seeding, alike, content_lines, heard, snapshot_lines
 from edge.types import PersonList
 
 log = logging.getLogger(__name__)
@@ -251,12 +251,14 @@ class Replica(Core):
         """
         with tempfile.TemporaryFile(dir=self.database.path.parent) as file:  # has no name: it goes with the process
             snapshot = heard(lines, file)
+            with self._moment() as connection:
+                known = alike(connection, snapshot)
             with self._saved_pictures(snapshot.persons()) as names:
                 with self._lock:
                     self._check_not_older(snapshot)
                     with self.database.write(essential=True, replicates=False) as transaction:
                         applying = Applying(transaction, self._capture.outbox, names)
-                        seeding = Seeding(transaction, applying, self._capture)
+                        seeding = Seeding(transaction, applying, self._capture, known)
                         seeding.take_in(snapshot)
                     self._follow_rows(applying)
                 self._finish(applying)

@@ -11,7 +11,7 @@ import itertools
 import json
 import sqlite3
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, NamedTuple
 
 from edge.errors import Mistake, Unusable
@@ -147,14 +147,41 @@ def _incomplete(reason: str) -> Incomplete:
     return Incomplete(Mistake("snapshot", reason), message="what another box sent of itself cannot be used")
 
 
+Alike = Mapping[int, tuple[str, ...]]
+"""The places of a snapshot's lines whose persons are so here already, and their ids."""
+
+
+def alike(connection: sqlite3.Connection, snapshot: Heard) -> Alike:
+    """Compare with what the connection sees, which is of one moment: in peace, before a transaction.
+
+    Who is changed here after that is ahead of the snapshot, which then has nothing to say of them either.
+    """
+    persons: dict[int, tuple[str, ...]] = {}
+    for place, line in enumerate(snapshot.lines()):
+        if line[:1] == PERSON:
+            operation = decoded(line[1:])
+            ids = (operation.about, *operation.aliases)
+            if _is_so(connection, operation, line[1:]) and not any(records.is_buried(connection, one) for one in ids):
+                persons[place] = ids
+    return persons
+
+
+def _is_so(connection: sqlite3.Connection, operation: Operation, rest: bytes) -> bool:
+    """Whether nothing is to be written of the person."""
+    number = records.number_of(connection, operation.about)
+    record = None if number is None else records.record(connection, number)
+    return record is not None and encoded(_whole(connection, record, None)) == rest
+
+
 class Seeding:
     """A snapshot taken in, in one transaction."""
 
-    def __init__(self, transaction: sqlite3.Connection, applying: Applying, capture: Capture) -> None:
+    def __init__(self, transaction: sqlite3.Connection, applying: Applying, capture: Capture, alike: Alike) -> None:
         """`applying`: of the same transaction."""
         self._transaction = transaction
         self._applying = applying
         self._capture = capture
+        self._alike = alike
         self._lists: set[str] = set()
         self._persons: set[str] = set()
         self._joined: list[Operation] = []
@@ -170,8 +197,10 @@ class Seeding:
             LIST: self._list,
             PERSON: self._person,
         }
-        for line in snapshot.lines():
-            if line[:1] in kinds:
+        for place, line in enumerate(snapshot.lines()):
+            if place in self._alike:
+                self._persons.update(self._alike[place])
+            elif line[:1] in kinds:
                 kinds[line[:1]](line[1:])
         self._transaction.execute(records.DELETE_NEWCOMERS, {"last": 1 << 62})
         for line in snapshot.lines():
@@ -206,7 +235,7 @@ class Seeding:
             for one in (operation.about, *operation.aliases):  # erased here, and they have not heard of it
                 self._applying.say_erased(one)
             return
-        if self._is_so_already(operation, rest):
+        if _is_so(self._transaction, operation, rest):
             return
         if records.is_alias(self._transaction, operation.about):
             self._joined.append(operation)  # once what the snapshot says of the other is in
@@ -218,12 +247,6 @@ class Seeding:
             self._applying.put_rejections(number, operation.rejections)
             if set(records.aliases_of(self._transaction, number)) - set(operation.aliases):
                 self._joined.append(operation)
-
-    def _is_so_already(self, operation: Operation, rest: bytes) -> bool:
-        """Whether nothing is to be written: of most persons, where boxes that differ are made alike."""
-        number = records.number_of(self._transaction, operation.about)
-        record = None if number is None else records.record(self._transaction, number)
-        return record is not None and encoded(_whole(self._transaction, record, None)) == rest
 
     def _join(self, operation: Operation) -> None:
         """Say that two who are told apart elsewhere are one: whoever is one here stays one."""
@@ -260,9 +283,9 @@ class Seeding:
         for list_id, _, _ in list(records.every_list(self._transaction)):
             if records.is_buried(self._transaction, list_id):
                 self._applying.erase_list(list_id)
-        for record in list(records.every_record(self._transaction)):
-            if records.is_buried(self._transaction, record.person_id):
-                self._applying.erase(record.person_id)
+        for _, person_id in list(records.every_id(self._transaction)):
+            if records.is_buried(self._transaction, person_id):
+                self._applying.erase(person_id)
 
     def _say_what_is_only_here(self) -> None:
         box = self._capture.outbox
@@ -270,8 +293,9 @@ class Seeding:
             if list_id not in self._lists and not outbox.has(self._transaction, subject_of(list_id, is_list=True)):
                 box.write(self._transaction, Kind.LIST, list_id, record={"name": name, "created_ms": created_ms})
                 self.published += 1
-        for record in list(records.every_record(self._transaction)):
-            if record.person_id not in self._persons and not self._is_said(record):
+        for number, person_id in list(records.every_id(self._transaction)):
+            record = None if person_id in self._persons else records.record(self._transaction, number)
+            if record is not None and not self._is_said(record):
                 self._say(record)
 
     def _is_said(self, record: Record) -> bool:

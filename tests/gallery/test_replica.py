@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sqlite3
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from edge.errors import BodyTooLarge, ItemNotFound, ListNotFound, Refusal
 from edge.gallery import reembedding, replica
 from edge.gallery.database import DATABASE_NAME
 from edge.gallery.operations import Kind, Operation, SharedTemplate, decoded, encoded
+from edge.gallery.seeding import Alike, Heard
 from edge.gallery.store import EmbeddedGallery, Probe
 from edge.types import Candidate, Decision, Sighting, Verdict
 from tests.gallery.conftest import LENGTH, PACK, WEIGHT, embedding_of, newcomer, template_of
@@ -502,6 +505,40 @@ def chance(dice: random.Random, box: Box, ids: list[str], erased: set[str]) -> N
             gallery.delete_photo(main, gallery.find_person(dice.choice(ids)).person_id, photos[0].photo_id)  # type: ignore[union-attr]
     except (Refusal, ItemNotFound, AttributeError, IndexError):
         pass  # nobody there to do it to
+
+
+def test_what_is_changed_while_a_snapshot_is_compared_stays_so(
+    boxes: list[Box], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    added = [boxes[0].add(seed) for seed in range(1, 5)]
+    settle(boxes)
+    compare, box = replica.alike, boxes[1]
+
+    def compared(connection: sqlite3.Connection, snapshot: Heard) -> Alike:
+        found = compare(connection, snapshot)
+        assert sorted(ids[0] for ids in found.values()) == sorted(added), "nobody needs anything"
+        change = threading.Thread(target=changed)
+        change.start()
+        change.join()
+        return found
+
+    def changed() -> None:
+        list_id = box.gallery.main_list_id
+        box.gallery.update_person(list_id, added[0], fields=["changed"])
+        box.gallery.delete_persons(list_id, [added[1]])
+        box.add(9)
+
+    monkeypatch.setattr(replica, "alike", compared)
+    box.seed_from(boxes[0])
+    assert "only this box knew" not in caplog.text, "what it has to say waits in its outbox already"
+    settle(boxes)
+    assert_alike(boxes)
+    for one in boxes:
+        person = one.gallery.find_person(added[0])
+        assert person is not None and list(person.fields) == ["changed"]
+        assert one.gallery.find_person(added[1]) is None
+        assert one.gallery.counts().persons == 4
 
 
 @pytest.mark.parametrize("seed", range(12))
