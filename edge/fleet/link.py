@@ -289,16 +289,18 @@ class Link:
                 return
 
     async def _is_past(self, stream: Stream) -> bool:
-        """Look, where nothing came, whether something should have; pass over what has been rolled up."""
+        """Look, where nothing came, whether something should have.
+
+        Where the stream goes on and nothing comes, it is waited for: the server that reads for this box may be behind
+        the others, and says then that nothing waits. What has been cleared is passed over with what comes behind it,
+        as an erasure is.
+        """
         bounds = await stream.bounds()
-        reading = await stream.reading()
+        sent = await stream.sent()
         self._told.last = bounds.last
         position = await self._in_worker(lambda: self._gallery.position) or 0
-        if reading.sent > position:  # it came between two calls, and is in nobody's hands
-            return True
-        if bounds.last > position and not reading.waiting:
-            await self._in_worker(self._gallery.pass_over, bounds.last)
-        return bounds.last < position or bounds.first > position + 1
+        # sent between two calls: it is in nobody's hands
+        return sent > position or bounds.last < position or bounds.first > position + 1
 
     async def _apply(self, messages: list[tuple[int, bytes]]) -> None:
         while True:

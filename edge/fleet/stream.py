@@ -49,16 +49,6 @@ class Gap(Exception):
     """A message was sent and did not arrive: reading begins anew, from the position."""
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How far a server is with a reader."""
-
-    sent: int
-    """The place of the last message that it sent: it may be on its way."""
-    waiting: int
-    """How many messages it has not sent yet."""
-
-
 class Stream:
     """The fleet's stream, by one connection."""
 
@@ -177,11 +167,11 @@ class Stream:
             found.append((sequence.stream, message.data))
         return found
 
-    async def reading(self) -> Reading:
-        """Return how far the server is with the reader. Raises NotFoundError where it forgot it."""
+    async def sent(self) -> int:
+        """Return the place of the last message that the server sent. Raises NotFoundError where it forgot us."""
         assert self._reader is not None, "read_from comes first"
         info = await self._reader.consumer_info()
-        return Reading(info.delivered.stream_seq if info.delivered else 0, info.num_pending or 0)
+        return info.delivered.stream_seq if info.delivered else 0
 
     async def stop_reading(self) -> None:
         """Let the server forget the reader."""

@@ -137,14 +137,6 @@ class Replica(Core):
             if records.position(transaction) != records.UNSEEDED:
                 records.set_position(transaction, 0)
 
-    def pass_over(self, sequence: int) -> None:
-        """Note that there is nothing to apply up to that place: what was there has been removed."""
-        with self._lock:
-            if sequence > self._position():
-                with self.database.write(essential=True, replicates=False) as transaction:
-                    outbox.passed(transaction, sequence)
-                    records.set_position(transaction, sequence)
-
     def leftovers(self, position: int, limit: int) -> list[tuple[int, str]]:
         """Return the oldest erasures (place, subject) up to there; the stream may hold what each subject had before."""
         return records.leftovers(self.database.read(), position, limit)

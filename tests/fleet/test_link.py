@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 pytest.importorskip("nats", reason="nats-py is not installed")
 from edge.fleet.link import Link
 from edge.fleet.state import Terms
+from edge.fleet.stream import Bounds, Stream
 from edge.gallery import replica
 from edge.gallery.store import EmbeddedGallery, Probe
 from edge.types import Candidate, Decision, Verdict
@@ -176,6 +179,28 @@ def test_a_difference_is_seen_told_and_mended(boxes: list[Box], caplog: pytest.L
     until(lambda: boxes[1].knows(added[0]))
     until(lambda: alike(boxes) and boxes[1].link.state().agrees is True)
     assert "differ at position" in caplog.text
+
+
+class Behind:
+    """A stream that goes on, read by a server that has not heard of it: only a cluster has that, for moments."""
+
+    def __init__(self, position: int) -> None:
+        self._position = position
+
+    async def bounds(self) -> Bounds:
+        return Bounds(1, self._position + 5)
+
+    async def sent(self) -> int:
+        return self._position
+
+
+def test_what_a_server_that_is_behind_does_not_send_is_waited_for(boxes: list[Box]) -> None:
+    boxes[0].add(1)
+    until(lambda: alike(boxes) and boxes[0].gallery.position == 1)
+    link = boxes[0].link
+    looked = asyncio.run_coroutine_threadsafe(link._is_past(cast(Stream, Behind(1))), link._loop)
+    assert looked.result(10) is False, "nothing is to be begun anew"
+    assert boxes[0].gallery.position == 1, "and nothing is passed over"
 
 
 def test_a_stream_that_was_lost_is_begun_anew(boxes: list[Box], server: NatsServer, tmp_path: Path) -> None:

@@ -94,8 +94,6 @@ class Box:
         messages = self.stream.after(position)[:count]
         if messages:
             self.gallery.apply(messages)
-        elif self.stream.last > position:
-            self.gallery.pass_over(self.stream.last)
 
     def seed_from(self, other: Box) -> None:
         with other.gallery.snapshot() as lines:
