@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import shutil
 import sqlite3
 import time
@@ -110,9 +111,11 @@ class Trial:
         kinds = {
             kind: sum(f": {kind}" in one for one in self._report.violations) for kind in ("lost", "back", "differ")
         }
+        noticed = set(re.findall(r"differ at position (\d+)", logged))
         return self._report.end(
             {"rounds": sum(self._done.values()), **self._done, "answers": self._told.answered}
             | {"enrolled": len(self._told.enrolled), "erased": len(self._told.erased)}
+            | {"differences noticed": len(noticed)}
             | {"s until alike": report.middle_and_most(self._healed), **kinds}
         )
 
