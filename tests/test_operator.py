@@ -255,7 +255,8 @@ def test_strangers_are_grouped_and_become_a_person_by_a_word(operator: Operator)
     areas = [one["bbox"]["w"] * one["bbox"]["h"] for one in obama["sightings"]]
     assert areas[0] == max(areas), "the best first"
     assert [one["group_key"] for one in groups[:1]] == [ids["collins-1"]], "who was seen last first"
-    assert operator.ok("/unknowns", list_id=operator.list_id, limit=1)["groups"] == groups[:1]
+    (only,) = operator.ok("/unknowns", list_id=operator.list_id, limit=1)["groups"]
+    assert only["sighting_ids"] == groups[0]["sighting_ids"]  # not the addresses of pictures, which expire in turn
     assert operator.ok("/unknowns", source_id=NOBODY)["groups"] == []
 
     named = operator.ok(

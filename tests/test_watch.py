@@ -141,7 +141,9 @@ def test_a_camera_is_watched_by_rtsp_with_the_address_and_its_password_in_a_file
         command = [sys.executable, "-m", "edge", *common, "--address-file", str(address), "--passage", "60"]
         watch = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert watch.stderr is not None
-        told = watch.stderr.readline()
+        told = ""
+        while "asked again" not in told and (line := watch.stderr.readline()):
+            told += line
         watch.send_signal(signal.SIGINT)
         out, rest = watch.communicate(timeout=30)
         server.shutdown()

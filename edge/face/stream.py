@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 OPEN_MS = READ_MS = 10_000
 """For a camera to answer, and between two frames, in milliseconds; over it the stream counts as ended."""
+
+CAPTURE_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+"""What OpenCV has FFmpeg do. By RTSP over UDP, as some of its releases begin, lost packets make torn pictures."""
 
 SMALL_COLUMNS = 160
 """Motion is looked for in a picture of this width: most noise is gone in it, and it costs next to nothing."""
@@ -29,6 +34,7 @@ class Stream:
     """An address (rtsp://, http:// with MJPEG) or a file that is read from its beginning to its end."""
 
     def __init__(self, address: str) -> None:
+        os.environ.setdefault(CAPTURE_OPTIONS, "rtsp_transport;tcp")
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_MS]
         self._capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)
 
