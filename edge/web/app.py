@@ -159,9 +159,7 @@ def _is_text(raw_path: str) -> bool:
 def _check_caller(site: Site, route: Route, caller: Caller) -> None:
     check_user(site, caller)
     site.pace.admit(caller.token_id or caller.subject)  # a user's logins count together
-    if not any(caller.has(scope) for scope in route.scopes):
-        wanted = " or ".join(sorted(scope.value for scope in route.scopes))
-        raise ScopeMissing(Mistake("token", f"has no scope {wanted}"))
+    caller.require(*route.scopes)
     if route.administers and (caller.list_id is not None or caller.source_id is not None):
         raise ScopeMissing(Mistake("token", "is bound to a list or a source, so it changes nothing beyond them"))
 

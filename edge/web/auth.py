@@ -70,10 +70,11 @@ class Caller:
         """Whether the token is good for that; one for `admin` is good for everything."""
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
-    def require(self, scope: Scope) -> None:
-        """Raise ScopeMissing where the token is not good for that."""
-        if not self.has(scope):
-            raise ScopeMissing(Mistake("token", f"has no scope {scope.value}"))
+    def require(self, *scopes: Scope) -> None:
+        """Raise ScopeMissing where the token is good for none of them."""
+        if not any(self.has(scope) for scope in scopes):
+            wanted = " or ".join(sorted(scope.value for scope in scopes))
+            raise ScopeMissing(Mistake("token", f"has no scope {wanted}"))
 
     def may_use(self, list_id: str | None, source_id: str | None) -> tuple[str | None, str | None]:
         """Return the list and source to work with: the request's, or where it names none, those the token is bound to.
