@@ -1,16 +1,25 @@
-"""The stream of operations on the NATS server: made, published to, and read in order."""
+"""The stream of operations on the NATS servers: made, published to, read in order, and cleared.
+
+It is read by direct gets, which every server that is up to date answers from its own copy: nothing is kept of a reader
+anywhere, and no leader has to be elected for one. A server that is behind answers with less, never with a gap.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from nats.aio.client import Client
-from nats.errors import Error
+from nats.aio.subscription import Subscription
 from nats.errors import TimeoutError as NatsTimeout
-from nats.js import JetStreamContext, api
-from nats.js.errors import APIError, BadRequestError, NotFoundError
+from nats.js import api
+from nats.js.errors import APIError, BadRequestError, NoStreamResponseError, NotFoundError, ServiceUnavailableError
 
 from edge.gallery.outbox import Outgoing
 
@@ -19,22 +28,34 @@ log = logging.getLogger(__name__)
 DUPLICATE_WINDOW_SECONDS = 3600.0
 """For which the server knows a message again that is published twice; afterwards boxes skip it by its serial."""
 
-TIMEOUT_SECONDS = 5.0
-"""Of one call: a cluster elects another leader in 1 to 4 s."""
+ATTEMPT_SECONDS = 1.0
+"""Of one attempt of a call. What is asked while a leader is elected (4 to 9 s) is never answered: it is asked again."""
+
+TIMEOUT_SECONDS = 10.0
+"""Of all attempts of a call, before another server is tried."""
+
+PAUSE_SECONDS = 0.1
+"""Between an answer that nobody is there to answer, and the next attempt."""
 
 REPLICAS = 3
 """Of every message: two of three servers are enough to go on."""
 
 MESSAGE_ID = "Nats-Msg-Id"
+SEQUENCE, BEFORE, PENDING, STATUS = "Nats-Sequence", "Nats-Last-Sequence", "Nats-Num-Pending", "Status"
+"""Headers of a direct get's answer (ADR-31 of NATS): a message's place, that of the message before it in the answer,
+and how many are left; the last two from release 2.11 on."""
+
+NOT_FOUND, END_OF_BATCH = "404", "204"
+IN_PROCESS = "duplicate message id is in process"
+"""What the server says of a message that is published again before it is on the disks of most."""
 
 AT_ONCE = 64
-"""Messages that are fetched together, and applied in one transaction."""
+"""Messages that are read together, and applied in one transaction."""
 
-IDLE_SECONDS = 300.0
-"""After which the server forgets a reader that went away."""
+MOST_BYTES_AT_ONCE = 8_000_000
+"""After which no further message is sent: pictures make them large."""
 
-WAIT_SECONDS = 2.0
-"""For new messages, in one call."""
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -45,8 +66,21 @@ class Bounds:
     last: int
 
 
-class Gap(Exception):
-    """A message was sent and did not arrive: reading begins anew, from the position."""
+async def insisted(attempt: Callable[[], Awaitable[Result]]) -> Result:
+    """Return what the call returns in the end: it is one that may be made twice.
+
+    Raises NatsTimeout where nobody answers for TIMEOUT_SECONDS, and whatever else the call raises.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + TIMEOUT_SECONDS
+    while True:
+        try:
+            return await attempt()
+        except (NatsTimeout, ServiceUnavailableError, NoStreamResponseError) as error:
+            if loop.time() > until:
+                raise NatsTimeout from error
+            if not isinstance(error, NatsTimeout):
+                await asyncio.sleep(PAUSE_SECONDS)
 
 
 class Stream:
@@ -54,17 +88,35 @@ class Stream:
 
     def __init__(self, client: Client, prefix: str, *, days: float, most_bytes: int) -> None:
         """`prefix` of its subjects; messages are kept for so many days and bytes, the newest."""
-        self._js = client.jetstream(timeout=TIMEOUT_SECONDS)
+        self._client = client
+        self._js = client.jetstream(timeout=ATTEMPT_SECONDS)
         self._name = f"{prefix}-operations"
         self._prefix = prefix
         self._days = days
         self._most_bytes = most_bytes
-        self._reader: JetStreamContext.PullSubscription | None = None
-        self._read = 0
-        """Messages that the reader has taken: the server counts them as well."""
+        self._inbox = client.new_inbox()
+        self._answers: Subscription | None = None
+        self._asked = 0
 
     async def make(self) -> Bounds:
         """Make the stream where there is none, with three replicas as soon as there are three servers."""
+        return await insisted(self._make)
+
+    async def _make(self) -> Bounds:
+        try:
+            info = await self._js.stream_info(self._name)
+        except NotFoundError:
+            info = await self._made()
+        config = info.config
+        is_small = (config.num_replicas or 1) < REPLICAS and info.cluster is not None
+        if is_small or not config.allow_direct:
+            config.allow_direct = True
+            if is_small:
+                config.num_replicas = REPLICAS
+            await self._changed(config)
+        return Bounds(info.state.first_seq, info.state.last_seq)
+
+    async def _made(self) -> api.StreamInfo:
         wanted = api.StreamConfig(
             name=self._name,
             subjects=[f"{self._prefix}.person.*", f"{self._prefix}.list.*"],
@@ -75,109 +127,96 @@ class Stream:
             max_bytes=self._most_bytes,
             duplicate_window=min(DUPLICATE_WINDOW_SECONDS, self._days * 86_400),
             num_replicas=REPLICAS,
+            allow_direct=True,
         )
         try:
-            info = await self._js.stream_info(self._name)
-        except NotFoundError:
-            info = await self._made(wanted)
-        if (info.config.num_replicas or 1) < REPLICAS and info.cluster is not None:
-            await self._grown(info.config)
-        return Bounds(info.state.first_seq, info.state.last_seq)
-
-    async def _made(self, wanted: api.StreamConfig) -> api.StreamInfo:
-        try:
             return await self._js.add_stream(wanted)
+        except ServiceUnavailableError:
+            raise
         except APIError as error:  # fewer servers than replicas, or none but one
             log.info("the stream is made without replicas: %s", error.description)
             wanted.num_replicas = 1
             return await self._js.add_stream(wanted)
 
-    async def _grown(self, config: api.StreamConfig) -> None:
-        config.num_replicas = REPLICAS
+    async def _changed(self, config: api.StreamConfig) -> None:
         try:
             await self._js.update_stream(config)
-            log.info("the stream has %d replicas now", REPLICAS)
+            log.info("the stream is as this release wants it, with %d replicas", config.num_replicas or 1)
         except (APIError, NatsTimeout):  # not three servers yet
-            log.debug("the stream stays without replicas", exc_info=True)
+            log.debug("the stream stays as it is", exc_info=True)
 
     async def bounds(self) -> Bounds:
         """Return where it begins and ends now."""
-        info = await self._js.stream_info(self._name)
+        info = await insisted(partial(self._js.stream_info, self._name))
         return Bounds(info.state.first_seq, info.state.last_seq)
 
     async def publish(self, operation: Outgoing) -> int:
         """Publish and return the place in the stream, which the server has on its disks then."""
-        headers = {MESSAGE_ID: operation.message_id}
         subject = f"{self._prefix}.{operation.subject}"
-        answer = await self._js.publish(subject, operation.body, stream=self._name, headers=headers)
-        return answer.seq
+
+        async def attempt() -> int:
+            headers = {MESSAGE_ID: operation.message_id}
+            try:
+                answer = await self._js.publish(subject, operation.body, stream=self._name, headers=headers)
+            except APIError as error:
+                if error.description == IN_PROCESS:  # the attempt before this one is on its way yet
+                    raise ServiceUnavailableError from error
+                raise
+            return answer.seq
+
+        return await insisted(attempt)
 
     async def clear(self, subject: str, before: int) -> None:
         """Overwrite what the stream has under an operation's subject before that place.
 
         One by one: a rollup takes messages out of the stream and leaves their bytes in the server's files.
         """
+        subject = f"{self._prefix}.{subject}"
         sequence = 0
         while True:
+            next_one = partial(self._js.get_msg, self._name, seq=sequence + 1, subject=subject, next=True)
             try:
-                message = await self._js.get_msg(
-                    self._name, seq=sequence + 1, subject=f"{self._prefix}.{subject}", next=True
-                )
+                sequence = (await insisted(next_one)).seq or before
             except NotFoundError:
                 return
-            sequence = message.seq or before
             if sequence >= before:
                 return
             with contextlib.suppress(NotFoundError, BadRequestError):  # another box was quicker
-                await self._js.delete_msg(self._name, sequence)
+                await insisted(partial(self._js.delete_msg, self._name, sequence))
 
-    async def read_from(self, sequence: int) -> None:
-        """Read from that place on."""
-        await self.stop_reading()
-        self._read = 0
-        self._reader = await self._js.pull_subscribe(
-            f"{self._prefix}.>",
-            stream=self._name,
-            config=api.ConsumerConfig(
-                deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
-                opt_start_seq=sequence,
-                ack_policy=api.AckPolicy.NONE,
-                inactive_threshold=IDLE_SECONDS,
-                mem_storage=True,
-                num_replicas=1,
-            ),
-        )
+    async def read(self, sequence: int) -> list[tuple[int, bytes]]:
+        """Return messages from that place on (place, body), in order and without a gap; none where none is there yet.
 
-    async def read(self) -> list[tuple[int, bytes]]:
-        """Return what is next (place, body), in order; nothing after some seconds without anything new.
-
-        Raises Gap where the client has let go of a message that the server sent, as it may when a call times out.
+        Raises NatsTimeout where no server answers.
         """
-        assert self._reader is not None, "read_from comes first"
-        try:
-            messages = await self._reader.fetch(AT_ONCE, timeout=WAIT_SECONDS)
-        except NatsTimeout:
-            return []
+        return await insisted(partial(self._read, sequence))
+
+    async def _read(self, sequence: int) -> list[tuple[int, bytes]]:
+        if self._answers is None:
+            self._answers = await self._client.subscribe(f"{self._inbox}.*")
+        self._asked += 1
+        inbox = f"{self._inbox}.{self._asked}"
+        asked = {"seq": sequence, "next_by_subj": ">", "batch": AT_ONCE, "max_bytes": MOST_BYTES_AT_ONCE}
+        subject = f"$JS.API.DIRECT.GET.{self._name}"
+        await self._client.publish(subject, json.dumps(asked).encode(), reply=inbox)
         found: list[tuple[int, bytes]] = []
-        for message in messages:
-            sequence = message.metadata.sequence
-            if sequence.consumer != self._read + 1:
-                raise Gap(f"message {self._read + 1} of the reader is missing, {sequence.consumer} came")
-            self._read = sequence.consumer
-            found.append((sequence.stream, message.data))
-        return found
-
-    async def sent(self) -> int:
-        """Return the place of the last message that the server sent. Raises NotFoundError where it forgot us."""
-        assert self._reader is not None, "read_from comes first"
-        info = await self._reader.consumer_info()
-        return info.delivered.stream_seq if info.delivered else 0
-
-    async def stop_reading(self) -> None:
-        """Let the server forget the reader."""
-        if self._reader is not None:
-            reader, self._reader = self._reader, None
+        while True:
             try:
-                await reader.unsubscribe()
-            except (Error, BadRequestError):
-                log.debug("the reader could not be ended", exc_info=True)
+                message = await self._answers.next_msg(ATTEMPT_SECONDS)
+            except NatsTimeout:
+                if found:  # what came is in order
+                    return found
+                raise
+            if message.subject != inbox:  # of an attempt that was given up
+                continue
+            headers = message.headers or {}
+            status = headers.get(STATUS)
+            if status in (NOT_FOUND, END_OF_BATCH):
+                return found
+            if status is not None:
+                raise ServiceUnavailableError(code=int(status))
+            if PENDING not in headers:  # a server before 2.11 sends one
+                return [(int(headers[SEQUENCE]), message.data)]
+            if int(headers[BEFORE]) != (found[-1][0] if found else 0):  # one was lost on the way: it is asked for again
+                return found
+            found.append((int(headers[SEQUENCE]), message.data))

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
+from typing import ClassVar
 
 import pytest
 
 pytest.importorskip("nats", reason="nats-py is not installed")
+from edge.fleet.following import LOOK_SECONDS
 from edge.fleet.link import Link
 from edge.fleet.state import Terms
-from edge.fleet.stream import Bounds, Stream
+from edge.fleet.stream import Stream
 from edge.gallery import replica
 from edge.gallery.store import EmbeddedGallery, Probe
 from edge.types import Candidate, Decision, Verdict
@@ -181,26 +181,35 @@ def test_a_difference_is_seen_told_and_mended(boxes: list[Box], caplog: pytest.L
     assert "differ at position" in caplog.text
 
 
-class Behind:
-    """A stream that goes on, read by a server that has not heard of it: only a cluster has that, for moments."""
+class Behind(Stream):
+    """A stream whose server has not heard of all that others have: only a cluster has that, for moments."""
 
-    def __init__(self, position: int) -> None:
-        self._position = position
+    known: ClassVar[int | None] = None
 
-    async def bounds(self) -> Bounds:
-        return Bounds(1, self._position + 5)
-
-    async def sent(self) -> int:
-        return self._position
+    async def read(self, sequence: int) -> list[tuple[int, bytes]]:
+        found = await super().read(sequence)
+        return [one for one in found if self.known is None or one[0] <= self.known]
 
 
-def test_what_a_server_that_is_behind_does_not_send_is_waited_for(boxes: list[Box]) -> None:
-    boxes[0].add(1)
-    until(lambda: alike(boxes) and boxes[0].gallery.position == 1)
-    link = boxes[0].link
-    looked = asyncio.run_coroutine_threadsafe(link._is_past(cast(Stream, Behind(1))), link._loop)
-    assert looked.result(10) is False, "nothing is to be begun anew"
-    assert boxes[0].gallery.position == 1, "and nothing is passed over"
+def test_what_a_server_that_is_behind_does_not_send_is_waited_for(
+    boxes: list[Box], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = boxes[0].add(1)
+    until(lambda: alike(boxes))
+    boxes[1].link.stop(1)
+    monkeypatch.setattr("edge.fleet.link.Stream", Behind)
+    monkeypatch.setattr(Behind, "known", 1)
+    boxes[1].link = Link(boxes[1].gallery, boxes[1].link._terms)
+    boxes[1].link.start()
+    until(lambda: boxes[1].link.state().connected)
+    second = boxes[0].add(2)
+    until(lambda: boxes[1].link.readings()["fleet_behind"] == 1)
+    time.sleep(2 * LOOK_SECONDS)
+    assert boxes[1].gallery.position == 1, "nothing is passed over"
+    assert boxes[1].link.state().connected, "and nothing is wrong"
+    monkeypatch.setattr(Behind, "known", None)
+    until(lambda: boxes[1].knows(second))
+    assert boxes[1].knows(first) and boxes[1].link.state().seeded == 0, "by the stream alone"
 
 
 def test_a_stream_that_was_lost_is_begun_anew(boxes: list[Box], server: NatsServer, tmp_path: Path) -> None:
