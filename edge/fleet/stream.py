@@ -104,7 +104,7 @@ class Stream:
 
     async def _make(self) -> Bounds:
         try:
-            info = await self._js.stream_info(self._name)
+            info = await self._info()
         except NotFoundError:
             info = await self._made()
         config = info.config
@@ -147,8 +147,15 @@ class Stream:
 
     async def bounds(self) -> Bounds:
         """Return where it begins and ends now."""
-        info = await insisted(partial(self._js.stream_info, self._name))
+        info = await insisted(self._info)
         return Bounds(info.state.first_seq, info.state.last_seq)
+
+    async def _info(self) -> api.StreamInfo:
+        """Raises ServiceUnavailableError where the stream has no leader: what is said of its end is not true then."""
+        info = await self._js.stream_info(self._name)
+        if info.cluster is not None and not info.cluster.leader:
+            raise ServiceUnavailableError(description="the stream has no leader")
+        return info
 
     async def publish(self, operation: Outgoing) -> int:
         """Publish and return the place in the stream, which the server has on its disks then."""
