@@ -24,6 +24,7 @@ from nats.errors import Error as NatsError
 from edge.errors import Refusal
 from edge.fleet import snapshots
 from edge.fleet.box import Box, woken
+from edge.fleet.clearing import Clearing
 from edge.fleet.following import Following
 from edge.fleet.publishing import Publishing
 from edge.fleet.state import State, Terms, peers_of
@@ -154,6 +155,7 @@ class Link:
             publishing = Publishing(self._box, client, stream)
             following = Following(self._box, client, stream)
             telling = Telling(self._box, client)
+            clearing = Clearing(self._box, client, stream)
             await self._first_of(following.begin(), lost.wait(), self._stopping.wait())
             if lost.is_set() or self._stopping.is_set():
                 return
@@ -161,12 +163,13 @@ class Link:
                 log.info("the fleet is there again")
             told.connected, self._is_told_away, self._pause = True, False, LEAST_PAUSE_SECONDS
             await telling.listen()
+            await clearing.listen()
             await client.subscribe(f"{terms.prefix}.snapshot.{self._gallery.origin}", cb=self._give)
             await self._first_of(
                 publishing.publish(),
-                publishing.clear(),
                 following.follow(),
                 telling.tell(),
+                clearing.clear(),
                 self._let_go_of_snapshots(),
                 lost.wait(),
                 self._stopping.wait(),

@@ -1,17 +1,12 @@
-"""What a box says to the stream, and takes out of it."""
+"""What a box says to the stream."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections import deque
 
 from nats.aio.client import Client
-from nats.errors import Error as NatsError
 
-from edge.errors import StorageFull
 from edge.fleet.box import Box, woken
-from edge.fleet.peers import BEATS_MISSED
 from edge.fleet.stream import Stream
 
 log = logging.getLogger(__name__)
@@ -62,29 +57,3 @@ class Publishing:
             if left_over:
                 gallery.acknowledge(left_over)
         return {number: sequence for number, sequence in sent.items() if number not in passed}
-
-    async def clear(self) -> None:
-        """Have overwritten what the stream still holds of the erased, for ever; every box does it, whoever comes first.
-
-        Not before each box that is not silent has read on: one that missed what was erased differs from the others
-        until it comes to the erasure.
-        """
-        positions: deque[int] = deque(maxlen=BEATS_MISSED + 1)
-        while True:
-            positions.append(await self._box.position() or 0)
-            try:
-                while len(positions) > BEATS_MISSED and await self._clear_some(positions[0]):
-                    pass
-            except (NatsError, StorageFull):  # it is done once more, then
-                log.debug("the stream is cleared later", exc_info=True)
-            await asyncio.sleep(self._box.terms.digest_seconds)
-
-    async def _clear_some(self, position: int) -> bool:
-        """Clear the stream of some that were erased up to there; whether there were any."""
-        gallery = self._box.gallery
-        leftovers = await self._box.in_worker(gallery.leftovers, position, AT_ONCE)
-        for sequence, subject in leftovers:
-            await self._stream.clear(subject, sequence)
-        if leftovers:
-            await self._box.in_worker(gallery.cleared, [sequence for sequence, _ in leftovers])
-        return bool(leftovers)

@@ -69,7 +69,7 @@ class Applying:
             return
         records.note_serial(self._transaction, operation.origin, operation.serial)
         if operation.is_last:
-            records.note_leftover(self._transaction, sequence, operation.subject)
+            records.note_leftover(self._transaction, sequence)
         if operation.kind is Kind.PUT:
             self._put(sequence, operation, is_own=is_own)
         elif operation.kind is Kind.ERASE:

@@ -93,9 +93,9 @@ INSERT_POSITION = (
 )
 DELETE_POSITION = "DELETE FROM meta WHERE key = 'fleet_position'"
 
-INSERT_LEFTOVER = "INSERT OR REPLACE INTO leftovers (sequence, subject) VALUES (:sequence, :subject)"
-SELECT_LEFTOVERS = "SELECT sequence, subject FROM leftovers WHERE sequence <= :last ORDER BY sequence LIMIT :limit"
-DELETE_LEFTOVER = "DELETE FROM leftovers WHERE sequence = :sequence"
+INSERT_LEFTOVER = "INSERT OR IGNORE INTO leftovers (sequence) VALUES (:sequence)"
+SELECT_LEFTOVER = "SELECT 1 FROM leftovers WHERE sequence <= :last LIMIT 1"
+DELETE_LEFTOVERS = "DELETE FROM leftovers WHERE sequence <= :last"
 DELETE_ALL_LEFTOVERS = "DELETE FROM leftovers"
 
 SELECT_PICTURE = "SELECT 1 FROM templates WHERE picture = :picture"
@@ -373,19 +373,19 @@ def forget_newcomers(transaction: sqlite3.Connection, last: int) -> None:
     transaction.execute(DELETE_NEWCOMERS, {"last": last})
 
 
-def note_leftover(transaction: sqlite3.Connection, sequence: int, subject: str) -> None:
-    """Remember that the stream may hold more of what was erased at that place."""
-    transaction.execute(INSERT_LEFTOVER, {"sequence": sequence, "subject": subject})
+def note_leftover(transaction: sqlite3.Connection, sequence: int) -> None:
+    """Remember that the stream may hold, before that place, more of what was erased at it."""
+    transaction.execute(INSERT_LEFTOVER, {"sequence": sequence})
 
 
-def leftovers(connection: sqlite3.Connection, last: int, limit: int) -> list[tuple[int, str]]:
-    """Return the first of them (place, subject) up to that place."""
-    return connection.execute(SELECT_LEFTOVERS, {"last": last, "limit": limit}).fetchall()
+def has_leftovers(connection: sqlite3.Connection, last: int) -> bool:
+    """Whether there are any up to that place."""
+    return connection.execute(SELECT_LEFTOVER, {"last": last}).fetchone() is not None
 
 
-def forget_leftovers(transaction: sqlite3.Connection, sequences: Iterable[int]) -> None:
-    """Let go of those at these places."""
-    transaction.executemany(DELETE_LEFTOVER, [{"sequence": sequence} for sequence in sequences])
+def forget_leftovers(transaction: sqlite3.Connection, last: int) -> None:
+    """Let go of those up to that place."""
+    transaction.execute(DELETE_LEFTOVERS, {"last": last})
 
 
 def take_over(transaction: sqlite3.Connection, number: int, former: int) -> None:

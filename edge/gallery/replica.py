@@ -137,14 +137,14 @@ class Replica(Core):
             if records.position(transaction) != records.UNSEEDED:
                 records.set_position(transaction, 0)
 
-    def leftovers(self, position: int, limit: int) -> list[tuple[int, str]]:
-        """Return the oldest erasures (place, subject) up to there; the stream may hold what each subject had before."""
-        return records.leftovers(self.database.read(), position, limit)
+    def has_leftovers(self, position: int) -> bool:
+        """Whether something was erased up to there of which the stream may hold more."""
+        return records.has_leftovers(self.database.read(), position)
 
-    def cleared(self, sequences: Iterable[int]) -> None:
-        """Note that the stream holds nothing more of what was erased at these places. Raises StorageFull."""
+    def cleared(self, position: int) -> None:
+        """Note that the stream holds nothing more of what it held up to there. Raises StorageFull."""
         with self.database.write(essential=True, replicates=False) as transaction:
-            records.forget_leftovers(transaction, sequences)
+            records.forget_leftovers(transaction, position)
 
     def _position(self) -> int:
         position = self.position

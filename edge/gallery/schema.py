@@ -263,6 +263,11 @@ def fleet(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def leftovers_without_subjects(connection: sqlite3.Connection) -> None:
+    """Keep of what the fleet's stream still holds of the erased no more than the places: it is emptied as a whole."""
+    connection.execute("ALTER TABLE leftovers DROP COLUMN subject")
+
+
 Migration = Callable[[sqlite3.Connection], None]
 
 MIGRATIONS: tuple[Migration, ...] = (
@@ -272,5 +277,6 @@ MIGRATIONS: tuple[Migration, ...] = (
     sightings_of_nobody,
     audit,
     fleet,
+    leftovers_without_subjects,
 )
 """In order, for ever: `user_version` is how many of them a database has had."""

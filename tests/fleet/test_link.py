@@ -117,8 +117,8 @@ def test_who_is_added_at_one_is_known_at_the_other_and_erased_at_both(boxes: lis
     until(lambda: boxes[1].knows(added))
     boxes[1].gallery.delete_persons(boxes[1].gallery.main_list_id, [added])
     until(lambda: not boxes[0].knows(added))
-    until(lambda: all(box.gallery.leftovers(100, 1) for box in boxes))
-    until(lambda: not any(box.gallery.leftovers(100, 1) for box in boxes))
+    until(lambda: all(box.gallery.has_leftovers(100) for box in boxes))
+    until(lambda: not any(box.gallery.has_leftovers(100) for box in boxes))
     vector = embedding_of(1).vector.astype("<f4").tobytes()
     files = [path for path in boxes[0].folder.parent.rglob("*") if path.is_file()]
     assert len(files) > 10
