@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import http.client
+import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
-from edge import assembly
+from edge import assembly, doctor
 from edge.config import Config
 from edge.errors import Mistake, Unusable
 from edge.fleet import code, membership
@@ -37,6 +40,9 @@ def add_parsers(verbs: Any, common: argparse.ArgumentParser) -> None:
     joined.add_argument("code", metavar="CODE", help="as `edge fleet init` printed it; - reads it from standard input")
     joined.add_argument("--own", metavar="ADDRESS", help=OWN_HELP)
     joined.set_defaults(run=_join, audited="edge fleet join")
+    shown = actions.add_parser("show", parents=[common], help="show how the fleet is, as this box sees it")
+    shown.add_argument("--json", action="store_true", help="print what GET /health says of it")
+    shown.set_defaults(run=_show)
     actions.add_parser("code", parents=[common], help="print the code again").set_defaults(run=_code)
     left = actions.add_parser("leave", parents=[common], help="be alone again, with what this box holds")
     left.set_defaults(run=_leave, audited="edge fleet leave")
@@ -86,6 +92,39 @@ def _keep(settings: Config, found: Membership, named: str | None) -> None:
         return
     file = membership.save_server(settings.data.folder, found, own, stream_megabytes=settings.fleet.stream_megabytes)
     print(f"This box keeps the stream, as {own}: systemctl enable --now edge-nats ({file})")
+
+
+def _show(settings: Config, options: argparse.Namespace) -> int:
+    if membership.load(settings.data.folder) is None:
+        raise Unusable(Mistake("fleet", "this box is in none"))
+    try:
+        told = doctor.health_of(settings.server.host, settings.server.port).get("fleet")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = f"does not answer at {settings.server.host}:{settings.server.port}: systemctl start edge"
+        raise Unusable(Mistake("service", reason)) from error
+    if told is None:
+        raise Unusable(Mistake("service", "was started before this box joined: systemctl restart edge"))
+    if options.json:
+        print(json.dumps(told, ensure_ascii=False, indent=1))
+    else:
+        print("\n".join(_lines(told)))
+    return EXIT_DONE
+
+
+def _lines(told: Mapping[str, Any]) -> list[str]:
+    """Return a line for this box and one for each other."""
+    link = "connected" if told["connected"] else "the fleet is not reached: it goes on alone"
+    place = "not seeded yet" if told["position"] is None else f"at operation {told['position']}"
+    held = "nothing compared yet"
+    if told["agrees"] is not None:
+        held = f"{told['digest'][:8]} held, " + ("as by the others" if told["agrees"] else "which others hold not")
+    lines = [f"{told['box']} (this box): {link}; {place}, {told['outbox']} to tell; {held}"]
+    for peer in told["peers"]:
+        heard = f"heard {peer['heard_seconds_ago']:.0f} s ago" + (", silent" if peer["silent"] else "")
+        behind = "not seeded yet" if peer["behind"] is None else f"{peer['behind']} operations behind"
+        pack = "" if peer["same_pack"] else f"; another pack, {peer['pack']}"
+        lines.append(f"{peer['box']}: {heard}; {behind}, {peer['outbox']} to tell{pack}")
+    return lines
 
 
 def _code(settings: Config, options: argparse.Namespace) -> int:

@@ -173,7 +173,7 @@ def _port(settings: Config) -> tuple[Health | None, Finding]:
     if port == 0:
         return None, ok("port", "any free one")
     try:
-        health = _health(host, port)
+        health = health_of(host, port)
     except ConnectionRefusedError:
         return None, ok("port", f"{port} is free: no service runs")
     except (OSError, http.client.HTTPException, ValueError):
@@ -185,8 +185,8 @@ def _port(settings: Config) -> tuple[Health | None, Finding]:
     return health, ok("port", f"{port}: edge {__version__} answers, with pack {health['pack']}")
 
 
-def _health(host: str, port: int) -> Health:
-    """Ask whoever listens. Raises OSError, HTTPException, or ValueError where that is not edge."""
+def health_of(host: str, port: int) -> Health:
+    """Ask whoever listens there how it is. Raises OSError, HTTPException, or ValueError where that is not edge."""
     own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (nothing is bound)
     connection = http.client.HTTPConnection(own, port, timeout=ANSWER_SECONDS)
     try:

@@ -1,4 +1,4 @@
-"""Clients of every box who enrol and erase, and remember what they were told."""
+"""Clients of every box who enrol, change and erase, and remember what they were told."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import random
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -18,6 +19,15 @@ from tests.fleet.process import VECTOR_LENGTH, FleetBox
 CALLERS = 8
 POPULATION = 120
 """Persons from which on more are erased than enrolled, so that rounds stay short."""
+
+ERASED_SHARE, CROWDED_SHARE = 0.15, 0.6
+"""Of calls that erase somebody; where there are more than that."""
+
+CHANGED_SHARE = 0.1
+"""Of the others, that change somebody's fields."""
+
+TWICE_SHARE = 0.1
+"""Of faces that two boxes see in the same moment."""
 
 OWN_SHARE = 0.6
 """Of a face in what it has in common with all others: any two are as unlike as strangers are."""
@@ -33,20 +43,36 @@ class Told:
     enrolled: set[str] = field(default_factory=set)
     erased: set[str] = field(default_factory=set)
     unsure: set[str] = field(default_factory=set)
-    """Whose erasure was asked for and never answered."""
+    """Whose erasure was asked for and never answered, or that of another id of theirs was."""
+    pairs: list[tuple[str, str]] = field(default_factory=list)
+    """Ids that two boxes gave one face, in the same moment."""
     answered: int = 0
     unexpected: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def somebody(self, dice: random.Random) -> str | None:
+        """Return somebody who was enrolled."""
+        with self.lock:
+            return dice.choice(sorted(self.enrolled)) if self.enrolled else None
+
     def taken(self, dice: random.Random) -> str | None:
         """Return somebody to be erased, whom nobody else erases."""
+        one = self.somebody(dice)
         with self.lock:
-            if not self.enrolled:
+            if one not in self.enrolled:
                 return None
-            one = dice.choice(sorted(self.enrolled))
-            self.enrolled.discard(one)
-            self.unsure.add(one)
+            for id_ in {one, *(other for pair in self.pairs if one in pair for other in pair)} & self.enrolled:
+                self.enrolled.discard(id_)
+                self.unsure.add(id_)
             return one
+
+    def note(self, answer: requests.Response, box: FleetBox, *expected: int) -> bool:
+        """Count an answer; return whether it is 200."""
+        with self.lock:
+            self.answered += 1
+            if answer.status_code not in (200, 503, *expected):  # 503: too busy
+                self.unexpected.append(f"{box.name}: {answer.status_code} {answer.text[:200]}")
+        return answer.status_code == 200
 
 
 class Callers:
@@ -72,34 +98,63 @@ class Callers:
 
     def _call(self, number: int) -> None:
         dice = random.Random(f"{self._seed} {number}")
-        with requests.Session() as session:
+        with requests.Session() as session, ThreadPoolExecutor(1) as second:
             while not self._stopped.wait(PAUSE_SECONDS):
                 box = dice.choice(self._boxes)
                 is_crowded = len(self._told.enrolled) > POPULATION
                 try:
-                    if dice.random() < (0.6 if is_crowded else 0.15):
+                    if dice.random() < (CROWDED_SHARE if is_crowded else ERASED_SHARE):
                         self._erase(session, box, dice)
+                    elif dice.random() < CHANGED_SHARE:
+                        self._change(session, box, dice)
+                    elif dice.random() < TWICE_SHARE:
+                        self._enrol_twice(second, dice)
                     else:
-                        self._enrol(session, box, dice)
+                        self._enrol(session, box, self._new_face(dice))
                 except requests.RequestException:  # the box is dead, or dies
                     self._stopped.wait(0.1)
 
     def _headers(self, box: FleetBox) -> dict[str, str]:
         return {"Authorization": f"Bearer {box.service.camera}"}
 
-    def _enrol(self, session: requests.Session, box: FleetBox, dice: random.Random) -> None:
+    def _new_face(self, dice: random.Random) -> str:
         own = np.array([dice.gauss(0, 1) for _ in range(VECTOR_LENGTH)])
         face = self._face + OWN_SHARE * np.linalg.norm(self._face) * own / np.linalg.norm(own)
-        vector = json.dumps([round(float(one), 6) for one in face])
-        form = {"embedding": (None, vector)}
+        return json.dumps([round(float(one), 6) for one in face])
+
+    def _enrol(self, session: requests.Session, box: FleetBox, face: str) -> str | None:
+        """Return the id under which the face was added."""
+        form = {"embedding": (None, face)}
         url = f"{box.service.url}/v1/person/create"
         answer = session.post(url, files=form, headers=self._headers(box), timeout=TIMEOUT_SECONDS)
+        if not self._told.note(answer, box, 201):  # 201: taken for somebody
+            return None
+        person_id = str(answer.json()["persons"][0]["person_id"])
         with self._told.lock:
-            self._told.answered += 1
-            if answer.status_code == 200:
-                self._told.enrolled.add(answer.json()["persons"][0]["person_id"])
-            elif answer.status_code not in (201, 503):  # taken for somebody, or too busy
-                self._told.unexpected.append(f"{box.name}: {answer.status_code} {answer.text[:200]}")
+            self._told.enrolled.add(person_id)
+        return person_id
+
+    def _enrol_twice(self, second: ThreadPoolExecutor, dice: random.Random) -> None:
+        """Let two boxes see one face in the same moment."""
+        face = self._new_face(dice)
+        one, other = dice.sample(list(self._boxes), 2)
+        with requests.Session() as here, requests.Session() as there:
+            asked = second.submit(self._enrol, there, other, face)
+            try:
+                ids = (self._enrol(here, one, face), asked.result())
+            finally:
+                asked.exception()
+        if ids[0] is not None and ids[1] is not None:
+            with self._told.lock:
+                self._told.pairs.append((ids[0], ids[1]))
+
+    def _change(self, session: requests.Session, box: FleetBox, dice: random.Random) -> None:
+        person_id = self._told.somebody(dice)
+        if person_id is not None:
+            url = f"{box.service.url}/v1/person/update"
+            body = {"person_id": person_id, "fields": [f"{dice.random()}"]}
+            answer = session.post(url, json=body, headers=self._headers(box), timeout=TIMEOUT_SECONDS)
+            self._told.note(answer, box, 404)  # 404: this box has not heard of them yet, or they were erased meanwhile
 
     def _erase(self, session: requests.Session, box: FleetBox, dice: random.Random) -> None:
         person_id = self._told.taken(dice)
@@ -107,10 +162,10 @@ class Callers:
             return
         url = f"{box.service.url}/v1/person/delete"
         answer = session.post(url, json={"person_id": person_id}, headers=self._headers(box), timeout=TIMEOUT_SECONDS)
+        is_done = self._told.note(answer, box, 404)
         with self._told.lock:
-            self._told.answered += 1
             self._told.unsure.discard(person_id)
-            if answer.status_code == 200:
+            if is_done:
                 self._told.erased.add(person_id)
-            else:  # this box has not heard of them yet, or is too busy: nothing was done
+            else:  # nothing was done
                 self._told.enrolled.add(person_id)

@@ -1,9 +1,9 @@
 """A fleet of three boxes with a cluster of three NATS servers, each in a network of its own, under eight callers.
 
 In each round something is killed (a box, its broker, or both), cut off from the others, or wiped; then it is healed. In
-30 s all boxes must hold the same, nobody who was answered as enrolled may be missing at any of them, and nobody who was
-answered as erased may be there. A box is wiped only once its outbox is empty: what was never published dies with the
-card that it is on, and nothing can help that.
+30 s all boxes must hold the same, nobody who was answered as enrolled may be missing at any of them, nobody who was
+answered as erased may be there, and a face that two boxes added in the same moment must be one person. A box is wiped
+only once its outbox is empty: what was never published dies with the card that it is on, and nothing can help that.
 """
 
 from __future__ import annotations
@@ -109,12 +109,14 @@ class Trial:
         self._report.check("the logs", "Traceback" not in logged, "a traceback: " + logged[-3000:])
         self._report.add("the callers", self._told.unexpected)
         kinds = {
-            kind: sum(f": {kind}" in one for one in self._report.violations) for kind in ("lost", "back", "differ")
+            kind: sum(f": {kind}" in one for one in self._report.violations)
+            for kind in ("lost", "back", "two of one face", "differ")
         }
         noticed = set(re.findall(r"differ at position (\d+)", logged))
         return self._report.end(
             {"rounds": sum(self._done.values()), **self._done, "answers": self._told.answered}
             | {"enrolled": len(self._told.enrolled), "erased": len(self._told.erased)}
+            | {"faces at two boxes at once": len(self._told.pairs)}
             | {"differences noticed": len(noticed)}
             | {"s until alike": report.middle_and_most(self._healed), **kinds}
         )
@@ -199,25 +201,27 @@ class Trial:
         self._report.check(name, False, f"differ: {states}")
 
     def _rows_are_equal(self) -> bool:
-        persons = [self._persons(box) for box in self._boxes]
+        persons = [self._persons(box).keys() for box in self._boxes]
         return all(one == persons[0] for one in persons)
 
-    def _persons(self, box: FleetBox) -> set[str]:
-        """Return whom a box has, under whichever id."""
+    def _persons(self, box: FleetBox) -> dict[str, int]:
+        """Return whom a box has, under whichever id, and who that is there."""
         path = f"file:{box.folder / 'gallery.sqlite3'}?mode=ro"
+        statement = "SELECT person_id, number FROM persons UNION ALL SELECT alias, person FROM aliases"
         with contextlib.closing(sqlite3.connect(path, uri=True, timeout=20)) as connection:
-            rows = connection.execute("SELECT person_id FROM persons UNION ALL SELECT alias FROM aliases").fetchall()
-        return {person_id for (person_id,) in rows}
+            return dict(connection.execute(statement).fetchall())
 
     def _hold(self, name: str) -> None:
         """Hold every box against what clients were told."""
         for box in self._boxes:
             there = self._persons(box)
-            lost = self._told.enrolled - there
-            back = self._told.erased & there
+            lost = self._told.enrolled - there.keys()
+            back = self._told.erased & there.keys()
+            two = [pair for pair in self._told.pairs if len({there.get(one) for one in pair} - {None}) > 1]
             self._report.add(name, [f"{box.name}: lost: {one}" for one in sorted(lost)])
             self._report.add(name, [f"{box.name}: back: {one}" for one in sorted(back)])
+            self._report.add(name, [f"{box.name}: two of one face: {one} and {other}" for one, other in two])
         there = self._persons(self._boxes[0])
         with self._told.lock:  # who was asked to be erased and never answered for is there now, or is not
-            self._told.enrolled |= self._told.unsure & there
+            self._told.enrolled |= self._told.unsure & there.keys()
             self._told.unsure.clear()

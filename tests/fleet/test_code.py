@@ -116,7 +116,13 @@ def test_a_fleet_is_begun_joined_and_left_by_the_command(tmp_path: Path) -> None
     )
     assert refused.returncode == 1
     assert "in one already" in refused.stderr
+    with pytest.raises(subprocess.CalledProcessError) as not_running:
+        first.edge("fleet", "show", "--set", "server.port=9")
+    assert "does not answer at 127.0.0.1:9" in not_running.value.stderr
     assert "alone again" in second.edge("fleet", "leave")
+    with pytest.raises(subprocess.CalledProcessError) as in_none:
+        second.edge("fleet", "show")
+    assert "this box is in none" in in_none.value.stderr
 
 
 def test_a_box_that_leaves_keeps_nothing_of_the_stream_and_does_not_while_its_server_runs(tmp_path: Path) -> None:

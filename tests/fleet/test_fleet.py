@@ -104,15 +104,28 @@ def test_what_is_erased_at_one_is_erased_at_all(fleet: list[FleetBox]) -> None:
     until(lambda: alike(fleet))
 
 
-def test_doctor_says_how_the_fleet_is(fleet: list[FleetBox]) -> None:
+def test_the_commands_say_how_the_fleet_is(fleet: list[FleetBox]) -> None:
     box = fleet[0]
-    port = box.service.url.rsplit(":", 1)[1]
-    told = doctor(box, f"server.port={port}")
+    until(lambda: alike(fleet))
+    port = f"server.port={box.service.url.rsplit(':', 1)[1]}"
+    told = doctor(box, port)
     assert (told["level"], told["message"].split(",")[0]) == ("ok", "2 other boxes"), told
+    state = box.state()
+    own, *others = box.service.edge("fleet", "show", "--set", port).splitlines()
+    assert own == (
+        f"a (this box): connected; at operation {state['position']}, 0 to tell;"
+        f" {state['digest'][:8]} held, as by the others"
+    )
+    assert [one.split(": ")[0] for one in others] == ["b", "c"]
+    assert all("; 0 operations behind, 0 to tell" in one and "silent" not in one for one in others)
     fleet[1].kill()
     until(lambda: any(one["silent"] for one in box.state()["peers"]))
-    told = doctor(box, f"server.port={port}")
+    told = doctor(box, port)
     assert (told["level"], told["message"]) == ("warn", "silent: b")
+    _, second, _ = box.service.edge("fleet", "show", "--set", port).splitlines()
+    assert second.startswith("b: heard ") and " s ago, silent; " in second
+    peers = json.loads(box.service.edge("fleet", "show", "--json", "--set", port))["peers"]
+    assert [one["silent"] for one in peers] == [True, False]
     fleet[1].start()
 
 
