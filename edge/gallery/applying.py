@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edge.gallery import lists, outbox, persons, records, rejections
+from edge.gallery.capture import Capture
 from edge.gallery.index import TEMPLATES_PER_PERSON
 from edge.gallery.operations import MAIN_LIST, Kind, Operation, SharedRejection, SharedTemplate, subject_of
-from edge.gallery.outbox import Outbox
 from edge.gallery.persons import Removed
 from edge.gallery.records import Newcomer
 from edge.gallery.rejections import Negative
@@ -39,10 +39,12 @@ STEPS = 1 << 15
 class Applying:
     """Operations applied in one transaction, and what indexes, pictures and files have to follow once it is done."""
 
-    def __init__(self, transaction: sqlite3.Connection, own: Outbox, pictures: Mapping[tuple[str, str], str]) -> None:
-        """`own`: for what this box has to say to it; `pictures`: saved crops, by person id and template key."""
+    def __init__(
+        self, transaction: sqlite3.Connection, capture: Capture, pictures: Mapping[tuple[str, str], str]
+    ) -> None:
+        """`capture`: for what this box has to say to it; `pictures`: saved crops, by person id and template key."""
         self._transaction = transaction
-        self._own = own
+        self._capture = capture
         self._pictures = pictures
         self.touched: dict[int, None] = {}
         """Numbers of persons whose templates or rejections changed, or who are new."""
@@ -73,7 +75,7 @@ class Applying:
         if operation.kind is Kind.PUT:
             self._put(sequence, operation, is_own=is_own)
         elif operation.kind is Kind.ERASE:
-            self._erase(operation.about, is_own=is_own)
+            self.erase(operation.about, operation.aliases)
         elif operation.kind is Kind.LIST:
             self.put_list(operation)
         else:
@@ -88,7 +90,7 @@ class Applying:
             self._put_of_the_dead(operation, list_number, is_own=is_own)
             return
         if list_number is None:  # the list was erased with everybody in it, and they are on their way into it
-            self._erase(operation.about, is_own=is_own)
+            self.erase(operation.about)
             return
         other = None if operation.newness is None else self._same(sequence, operation, list_number, number)
         if other is not None:
@@ -97,9 +99,11 @@ class Applying:
         else:
             number = self._put_record(operation, number, list_number)
             if number is not None and not is_own:
-                self._fuse(number, operation.former)
+                is_more_known = self._fuse(number, operation)
                 self.put_aliases(number, operation.aliases)
                 self.put_content(number, operation)
+                if is_more_known:
+                    self.say_whole(number)
         if number is not None and operation.newness is not None and operation.templates:
             first = operation.templates[0]
             newcomer = Newcomer(
@@ -244,13 +248,20 @@ class Applying:
                 persons.insert_template(self._transaction, number, one.template)
         self._take_over(number, former)
 
-    def _fuse(self, number: int, former_ids: Sequence[str]) -> None:
-        """Let persons be gone who turned out to be this one."""
-        for former_id in former_ids:
+    def _fuse(self, number: int, operation: Operation) -> bool:
+        """Let persons be gone who turned out to be this one.
+
+        Return whether more was known of them here than where that was said: photos and ids that came there too late.
+        """
+        told, is_more_known = {one.key for one in operation.templates}, False
+        for former_id in operation.former:
             former = records.number_of(self._transaction, former_id)
             if former is not None and former != number:
-                self._take_over(number, former)
-        records.bury(self._transaction, [one for one in former_ids if one not in self._aliases(number)])
+                keys = {records.shared(one).key for one in records.known_templates(self._transaction, former)}
+                is_more_known |= not keys <= told or bool(self._aliases(former))
+                self.fuse_into(number, former)
+        records.bury(self._transaction, [one for one in operation.former if one not in self._aliases(number)])
+        return is_more_known
 
     def _aliases(self, number: int) -> list[str]:
         return records.aliases_of(self._transaction, number)
@@ -277,7 +288,11 @@ class Applying:
         self.gone_ids.append(record.person_id)
         self.touched.pop(number, None)
 
-    def _erase(self, person_id: str, *, is_own: bool) -> None:
+    def erase(self, person_id: str, known_ids: Sequence[str] = ()) -> None:
+        """Let the person be gone for ever, and say so of ids of theirs that whoever erased them did not know of.
+
+        Where those were added a moment before, they may still be somebody else to that box.
+        """
         number = records.number_of(self._transaction, person_id)
         records.bury(self._transaction, [person_id])
         if number is None:
@@ -287,18 +302,23 @@ class Applying:
         records.bury(self._transaction, ids)
         self._delete(number)
         self.erases = True
-        if is_own:  # the ids that this box did not know of when it erased
-            for one in ids:
-                if one != person_id:
-                    self.say_erased(one)
-
-    def erase(self, person_id: str) -> None:
-        """Let the person be gone for ever: another box remembers it."""
-        self._erase(person_id, is_own=False)
+        for one in ids:
+            if one not in (person_id, *known_ids):
+                self.say_erased(one)
 
     def say_erased(self, person_id: str) -> None:
         """Say once more that the person is erased: the stream has something of them that is later, or lacks it."""
-        self._own.write(self._transaction, Kind.ERASE, person_id)
+        self._capture.outbox.write(self._transaction, Kind.ERASE, person_id)
+        self.spoke = True
+
+    def say_whole(self, number: int) -> None:
+        """Say all that is known of the person here: others may lack some of it."""
+        record = records.record(self._transaction, number)
+        assert record is not None, "whoever is spoken of is there"
+        known = records.known_templates(self._transaction, number)
+        rejected = records.shared_rejections(self._transaction, number)
+        aliases = tuple(self._aliases(number))
+        self._capture.write_whole(self._transaction, record, known, rejected, aliases=aliases)
         self.spoke = True
 
     # --- lists ---

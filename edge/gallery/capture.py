@@ -118,9 +118,10 @@ class Capture:
         for number, touched in present.items():
             self._write_person(transaction, number, touched)
         for number, person_id in self._gone.items():
-            for id_ in (person_id, *self._aliases.get(number, ())):
-                records.bury(transaction, [id_])
-                self.outbox.write(transaction, Kind.ERASE, id_)
+            ids = (person_id, *self._aliases.get(number, ()))
+            records.bury(transaction, ids)
+            for id_ in ids:
+                self.outbox.write(transaction, Kind.ERASE, id_, aliases=tuple(one for one in ids if one != id_))
         for list_id in self._lists_gone:
             records.bury(transaction, [list_id])
             self.outbox.write(transaction, Kind.ERASE_LIST, list_id)

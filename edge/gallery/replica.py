@@ -119,7 +119,7 @@ class Replica(Core):
                 if last <= position:
                     return
                 with self.database.write(essential=True, replicates=False) as transaction:
-                    applying = Applying(transaction, self._capture.outbox, names)
+                    applying = Applying(transaction, self._capture, names)
                     for sequence, operation in read:
                         if sequence > position:
                             applying.apply(sequence, operation)
@@ -249,7 +249,7 @@ class Replica(Core):
                 with self._lock:
                     self._check_not_older(snapshot)
                     with self.database.write(essential=True, replicates=False) as transaction:
-                        applying = Applying(transaction, self._capture.outbox, names)
+                        applying = Applying(transaction, self._capture, names)
                         seeding = Seeding(transaction, applying, self._capture, known)
                         seeding.take_in(snapshot)
                     self._follow_rows(applying)

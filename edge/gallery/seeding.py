@@ -254,13 +254,10 @@ class Seeding:
         record = None if number is None else records.record(self._transaction, number)
         if number is not None and record is not None:
             self._applying.put_content(number, operation)
-            self._say(record)
+            self._say(number)
 
-    def _say(self, record: Record) -> None:
-        known = records.known_templates(self._transaction, record.number)
-        rejected = records.shared_rejections(self._transaction, record.number)
-        aliases = tuple(records.aliases_of(self._transaction, record.number))
-        self._capture.write_whole(self._transaction, record, known, rejected, aliases=aliases)
+    def _say(self, number: int) -> None:
+        self._applying.say_whole(number)
         self.published += 1
 
     def _exact(self, number: int, operation: Operation) -> Operation:
@@ -296,7 +293,7 @@ class Seeding:
         for number, person_id in list(records.every_id(self._transaction)):
             record = None if person_id in self._persons else records.record(self._transaction, number)
             if record is not None and not self._is_said(record):
-                self._say(record)
+                self._say(number)
 
     def _is_said(self, record: Record) -> bool:
         """Whether the outbox says all of the person already."""

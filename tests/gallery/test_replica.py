@@ -275,6 +275,45 @@ def test_erasing_one_of_two_before_they_are_known_to_be_one_erases_both(boxes: l
     assert [box.gallery.counts().persons for box in boxes] == [0, 0, 0]
 
 
+def test_an_erasure_at_a_box_that_takes_one_for_two_erases_both_there_too(boxes: list[Box]) -> None:
+    earlier = boxes[0].add(1)
+    boxes[0].publish()
+    boxes[1].add(1, 0.02)
+    boxes[1].hear()
+    assert boxes[1].gallery.counts().persons == 2, "its own has not come back"
+    boxes[1].gallery.delete_persons(boxes[1].gallery.main_list_id, [earlier])
+    settle(boxes)
+    assert_alike(boxes)
+    assert [box.gallery.counts().persons for box in boxes] == [0, 0, 0]
+
+
+def test_an_erasure_that_crosses_the_same_face_erases_it_at_all(boxes: list[Box]) -> None:
+    earlier = boxes[0].add(1)
+    boxes[0].publish()
+    boxes[0].gallery.delete_persons(boxes[0].gallery.main_list_id, [earlier])
+    boxes[1].add(1, 0.02)
+    boxes[1].publish()
+    settle(boxes)
+    assert_alike(boxes)
+    assert [box.gallery.counts().persons for box in boxes] == [0, 0, 0]
+
+
+def test_a_merge_that_crosses_the_same_face_keeps_its_photo_and_its_id(boxes: list[Box]) -> None:
+    first = boxes[0].add(1)
+    boxes[0].publish()
+    later = boxes[1].add(1, 0.02)
+    boxes[1].publish()
+    survivor = boxes[0].add(2)
+    main = boxes[0].gallery.main_list_id
+    boxes[0].gallery.add_templates(main, survivor, [], replace_person_id=first)
+    settle(boxes)
+    assert_alike(boxes)
+    for box in boxes:
+        assert box.gallery.counts().persons == 1
+        assert len(box.gallery.templates_of(survivor)) == 3
+        assert box.gallery.person(main, later).person_id == survivor
+
+
 def test_what_a_box_changed_itself_stands_until_the_stream_has_come_to_it(boxes: list[Box]) -> None:
     added = boxes[0].add(1)
     settle(boxes)
