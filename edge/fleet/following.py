@@ -57,30 +57,40 @@ class Following:
 
     async def follow(self) -> None:
         """Apply what comes, in order, for ever."""
+        box, now = self._box, asyncio.get_running_loop().time
+        stuck_since: float | None = None
         while True:
-            await self._seed_if_due(await self._stream.bounds())
-            position = await self._box.position()
-            if position is None:  # nobody there to be seeded by
+            bounds = await self._stream.bounds()
+            await self._seed_if_due(bounds)
+            position = await box.position()
+            is_left_behind = position is not None and _leaves_behind(bounds, position)
+            stuck_since = (stuck_since or now()) if is_left_behind else None
+            is_lost = stuck_since is not None and now() - stuck_since > BEATS_MISSED * box.terms.digest_seconds
+            if position is None or (is_left_behind and not is_lost):  # nobody there yet to be seeded by
                 await asyncio.sleep(SEED_PAUSE_SECONDS)
                 continue
-            await self._read_on(position)
+            if is_lost:
+                log.error("what the fleet told meanwhile is gone from its stream, and no other box is there to ask")
+            await self._read_on(position, passes_over=is_lost)
             await self.begin()
 
-    async def _read_on(self, position: int) -> None:
+    async def _read_on(self, position: int, *, passes_over: bool) -> None:
         """Read and apply until the stream is another one, or does not lead on, or the box is to be mended.
 
+        `passes_over`: what is gone from the stream now is lost to everybody.
+
         Where the stream goes on and nothing comes, it is waited for: the server that was asked may be behind the
-        others. What has been cleared is passed over with what comes behind it, as an erasure is.
+        others.
         """
         box, now = self._box, asyncio.get_running_loop().time
-        pause, looked, begun = LEAST_PAUSE_SECONDS, now(), position
+        pause, looked = LEAST_PAUSE_SECONDS, now()
         while box.mend_from is None:
             box.heard.clear()
             messages = await self._stream.read(position + 1)
-            is_next = bool(messages) and (messages[0][0] == position + 1 or position == begun)  # looked at before that
+            is_next = bool(messages) and (messages[0][0] == position + 1 or passes_over)
             if is_next or (messages and not _leaves_behind(await self._stream.bounds(), position)):
                 await self._apply(messages)
-                position = messages[-1][0]
+                position, passes_over = messages[-1][0], False
                 box.hear_of(position)
                 pause, looked = LEAST_PAUSE_SECONDS, now()
             elif messages or now() - looked > LOOK_SECONDS:
@@ -105,7 +115,7 @@ class Following:
                 await asyncio.sleep(FULL_PAUSE_SECONDS)
 
     async def _seed_if_due(self, bounds: Bounds) -> None:
-        """Take another box's snapshot where the stream alone does not lead on."""
+        """Take another box's snapshot where the stream alone does not lead on, if one is there."""
         box = self._box
         position = await box.position()
         is_left_behind = position is not None and _leaves_behind(bounds, position)
@@ -118,9 +128,6 @@ class Following:
         for beat in sources:
             if await self._seed_from(beat):
                 return
-        if is_left_behind and not sources:
-            log.error("what the fleet told meanwhile is gone from its stream, and no other box is there to ask")
-            await asyncio.sleep(FULL_PAUSE_SECONDS)
 
     async def _seed_from(self, beat: Beat) -> bool:
         box = self._box

@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -110,7 +110,7 @@ class Callers:
                     elif dice.random() < TWICE_SHARE:
                         self._enrol_twice(second, dice)
                     else:
-                        self._enrol(session, box, self._new_face(dice))
+                        self._enrol(session, box, dice)
                 except requests.RequestException:  # the box is dead, or dies
                     self._stopped.wait(0.1)
 
@@ -122,30 +122,33 @@ class Callers:
         face = self._face + OWN_SHARE * np.linalg.norm(self._face) * own / np.linalg.norm(own)
         return json.dumps([round(float(one), 6) for one in face])
 
-    def _enrol(self, session: requests.Session, box: FleetBox, face: str) -> str | None:
-        """Return the id under which the face was added."""
+    def _added(self, session: requests.Session, box: FleetBox, face: str) -> str | None:
+        """Return the id under which the face was added; None: it was not."""
         form = {"embedding": (None, face)}
         url = f"{box.service.url}/v1/person/create"
         answer = session.post(url, files=form, headers=self._headers(box), timeout=TIMEOUT_SECONDS)
         if not self._told.note(answer, box, 201):  # 201: taken for somebody
             return None
-        person_id = str(answer.json()["persons"][0]["person_id"])
+        return str(answer.json()["persons"][0]["person_id"])
+
+    def _enrol(self, session: requests.Session, box: FleetBox, dice: random.Random) -> None:
+        person_id = self._added(session, box, self._new_face(dice))
         with self._told.lock:
-            self._told.enrolled.add(person_id)
-        return person_id
+            self._told.enrolled |= {person_id} if person_id else set()
 
     def _enrol_twice(self, second: ThreadPoolExecutor, dice: random.Random) -> None:
-        """Let two boxes see one face in the same moment."""
+        """Let two boxes see one face in the same moment. Nobody erases one of the two before both are known."""
         face = self._new_face(dice)
-        one, other = dice.sample(list(self._boxes), 2)
+        ids: list[str] = []
         with requests.Session() as here, requests.Session() as there:
-            asked = second.submit(self._enrol, there, other, face)
-            try:
-                ids = (self._enrol(here, one, face), asked.result())
-            finally:
-                asked.exception()
-        if ids[0] is not None and ids[1] is not None:
-            with self._told.lock:
+            one, other = dice.sample(list(self._boxes), 2)
+            asked = second.submit(self._added, there, other, face)
+            for added in (lambda: self._added(here, one, face), asked.result):
+                with suppress(requests.RequestException):  # that box is dead, or dies
+                    ids += [person_id for person_id in (added(),) if person_id]
+        with self._told.lock:
+            self._told.enrolled.update(ids)
+            if len(ids) > 1:
                 self._told.pairs.append((ids[0], ids[1]))
 
     def _change(self, session: requests.Session, box: FleetBox, dice: random.Random) -> None:

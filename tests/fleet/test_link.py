@@ -35,7 +35,7 @@ class Box:
     """A gallery and its link."""
 
     def __init__(self, folder: Path, url: str, main_list_id: str | None) -> None:
-        self.folder, self._url = folder, url
+        self.folder, self._url, self.digest_seconds = folder, url, 0.5
         self.main_list_id = replica.join(folder, main_list_id, "main")
         self.start()
 
@@ -59,7 +59,7 @@ class Box:
                 prefix="edge",
                 box=self.folder.name,
                 pack=PACK,
-                digest_seconds=0.5,
+                digest_seconds=self.digest_seconds,
                 stream_days=1,
                 stream_bytes=100_000_000,
                 spool=self.folder,
@@ -224,3 +224,26 @@ def test_a_stream_that_was_lost_is_begun_anew(boxes: list[Box], server: NatsServ
     until(lambda: alike(boxes))
     assert all(box.knows(one) for box in boxes for one in known)
     assert [box.gallery.position for box in boxes] == [1, 1]
+
+
+def test_a_box_that_was_away_while_the_stream_was_emptied_waits_for_another_to_be_seeded_by(boxes: list[Box]) -> None:
+    erased = boxes[0].add(1)
+    until(lambda: alike(boxes))
+    boxes[1].stop()
+    kept = boxes[0].add(2)
+    boxes[0].gallery.delete_persons(boxes[0].gallery.main_list_id, [erased])
+    until(lambda: boxes[0].gallery.outbox_length() == 0 and not boxes[0].gallery.has_leftovers(100))
+    behind = boxes[0].add(4)
+    until(lambda: boxes[0].gallery.outbox_length() == 0)
+    boxes[0].stop()
+    boxes[1].digest_seconds = 10
+    boxes[1].start()
+    until(lambda: boxes[1].link.state().connected)
+    time.sleep(6)  # it is not a matter of a moment
+    assert boxes[1].gallery.position == 1, "what is gone from the stream is not passed over"
+    boxes[0].start()
+    until(lambda: boxes[1].knows(kept) and boxes[1].knows(behind) and not boxes[1].knows(erased))
+    until(lambda: alike(boxes))
+    assert boxes[1].link.state().seeded == 1
+    later = boxes[1].add(3)
+    until(lambda: boxes[0].knows(later))
