@@ -19,7 +19,7 @@ SHORT = {
     "threads": ("--seconds", "5"),
     "backup": ("--rounds", "1"),
     "stop": ("--rounds", "1", "--end-seconds", "60"),
-    "fleet": ("--rounds", "2"),
+    "fleet": ("--rounds", "2", "--gone-seconds", "0"),
 }
 
 

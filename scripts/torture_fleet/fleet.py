@@ -4,6 +4,8 @@ In each round something is killed (a box, its broker, or both), cut off from the
 30 s all boxes must hold the same, nobody who was answered as enrolled may be missing at any of them, nobody who was
 answered as erased may be there, and a face that two boxes added in the same moment must be one person. A box is wiped
 only once its outbox is empty: what was never published dies with the card that it is on, and nothing can help that.
+
+In the end somebody is erased, and no file of any box or server may hold their vector in the end.
 """
 
 from __future__ import annotations
@@ -53,11 +55,12 @@ def main(arguments: list[str]) -> int:
     """Run the verb."""
     parser = report.options(__doc__, "fleet")
     parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--gone-seconds", type=int, default=400, help="for the bytes of somebody erased; 0: not looked")
     options = parser.parse_args(arguments)
     with report.working_folder(options.folder) as folder:
         try:
             with network.places(BOXES) as places:
-                return Trial(folder, places, options.seed).run(options.rounds)
+                return Trial(folder, places, options.seed).run(options.rounds, options.gone_seconds)
         except network.Unavailable as error:
             print(f"fleet: networks of their own cannot be made here: {error}")
             return CANNOT_BE_TRIED
@@ -89,9 +92,10 @@ class Trial:
         self._face = np.zeros(0)
         self._done: Counter[str] = Counter()
         self._healed: list[float] = []
+        self._gone_after: float | None = None
 
-    def run(self, rounds: int) -> int:
-        """Run so many; return the exit code."""
+    def run(self, rounds: int, gone_seconds: int) -> int:
+        """Run so many, and look for so long for the bytes of somebody erased; return the exit code."""
         try:
             self._begin()
             for number in range(rounds):
@@ -101,6 +105,8 @@ class Trial:
                     f"{number + 1} rounds, {self._told.answered} answers, {len(self._told.enrolled)} persons,"
                     f" alike after {self._healed[-1]:.1f} s, {len(self._report.violations)} violations"
                 )
+            if gone_seconds:
+                self._erase_to_the_last_byte(gone_seconds)
         finally:
             for box in self._boxes:
                 with contextlib.suppress(Exception):
@@ -112,6 +118,7 @@ class Trial:
             kind: sum(f": {kind}" in one for one in self._report.violations)
             for kind in ("lost", "back", "two of one face", "differ")
         }
+        gone = {} if self._gone_after is None else {"s until an erased vector was in no file": round(self._gone_after)}
         noticed = set(re.findall(r"differ at position (\d+)", logged))
         return self._report.end(
             {"rounds": sum(self._done.values()), **self._done, "answers": self._told.answered}
@@ -119,6 +126,7 @@ class Trial:
             | {"faces at two boxes at once": len(self._told.pairs)}
             | {"differences noticed": len(noticed)}
             | {"s until alike": report.middle_and_most(self._healed), **kinds}
+            | gone
         )
 
     def _begin(self) -> None:
@@ -176,6 +184,32 @@ class Trial:
         box.start_nats()
         box.start()
         _ = box.service.camera
+
+    def _erase_to_the_last_byte(self, seconds: float) -> None:
+        """Add somebody, erase them, and look into every file for their vector."""
+        name, box = "the last erasure", self._boxes[0]
+        person_id = box.add([float(one) for one in -self._face]).json()["persons"][0]["person_id"]
+        self._alike(name, HEAL_SECONDS)
+        statement = "SELECT vector FROM templates JOIN persons ON persons.number = person WHERE person_id = ?"
+        with contextlib.closing(sqlite3.connect(f"file:{box.folder / 'gallery.sqlite3'}?mode=ro", uri=True)) as rows:
+            ((vector,),) = rows.execute(statement, (person_id,)).fetchall()
+        self._report.check(name, bool(self._files_with(vector)), "the vector is in no file before")
+        headers = {"Authorization": f"Bearer {box.service.camera}"}
+        body = {"person_id": person_id}
+        requests.post(f"{box.service.url}/v1/person/delete", json=body, headers=headers, timeout=20).raise_for_status()
+        begun = time.monotonic()
+        while (found := self._files_with(vector)) and time.monotonic() < begun + seconds:
+            time.sleep(2)
+        self._gone_after = time.monotonic() - begun
+        self._report.check(name, not found, f"still in {', '.join(map(str, found))}")
+
+    def _files_with(self, data: bytes) -> list[Path]:
+        found = []
+        for path in self._folder.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # a server has removed it meanwhile
+                if path.is_file() and data in path.read_bytes():
+                    found.append(path)
+        return found
 
     def _state(self, box: FleetBox) -> dict[str, object]:
         return dict(box.state())

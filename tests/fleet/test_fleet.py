@@ -140,6 +140,7 @@ def doctor(box: FleetBox, *settings: str) -> dict[str, Any]:
 @pytest.mark.skipif(browser_module.MISSING is not None, reason=str(browser_module.MISSING))
 def test_the_page_shows_the_fleet(fleet: list[FleetBox], tmp_path: Path) -> None:
     box = fleet[0]
+    until(lambda: alike(fleet))
     page = browser_module.Browser(tmp_path)
     try:
         page.driver.get(box.service.url)
@@ -148,6 +149,9 @@ def test_the_page_shows_the_fleet(fleet: list[FleetBox], tmp_path: Path) -> None
         page.press("Sign in with the token")
         page.go("Box")
         page.until(lambda: "Other boxes" in page.driver.page_source, "the fleet")
+        digest = box.state()["digest"]
+        page.until(lambda: f">{digest[:8]}<" in page.driver.page_source, "what it holds")
+        page.until(lambda: all(f">{one}<" in page.driver.page_source for one in "abc"), "every box")
         assert page.violations() == []
     finally:
         page.quit()

@@ -74,9 +74,15 @@ function fleet(told) {
     "section",
     { "aria-labelledby": "box-fleet" },
     h("h2", { id: "box-fleet" }, "Fleet"),
-    h("div.tiles", {}, tile(told.box, told.connected ? "connected" : "alone", state[1], state[0]), tile("To be told", told.outbox.toLocaleString("en"), "changes of this box that the others have not heard of")),
+    h(
+      "div.tiles",
+      {},
+      tile(told.box, told.connected ? "connected" : "alone", state[1], state[0]),
+      tile("To be told", told.outbox.toLocaleString("en"), "changes of this box that the others have not heard of"),
+      tile("Holds", told.digest ? told.digest.slice(0, 8) : "–", told.digest ? "the same letters on every box that holds the same" : "not computed yet"),
+    ),
     told.peers.length
-      ? table("Other boxes", [["Box", (one) => one.box], ["Heard", (one) => (one.silent ? `silent for ${Math.round(one.heard_seconds_ago)} s` : `${Math.round(one.heard_seconds_ago)} s ago`)], ["Behind", (one) => (one.behind === null ? "not seeded" : one.behind.toLocaleString("en")), "right"], ["Models", (one) => (one.same_pack ? "the same" : one.pack)]], told.peers)
+      ? table("Other boxes", [["Box", (one) => one.box], ["Heard", (one) => (one.silent ? `silent for ${Math.round(one.heard_seconds_ago)} s` : `${Math.round(one.heard_seconds_ago)} s ago`)], ["Behind", (one) => (one.behind === null ? "not seeded" : one.behind.toLocaleString("en")), "right"], ["To be told", (one) => one.outbox.toLocaleString("en"), "right"], ["Models", (one) => (one.same_pack ? "the same" : one.pack)]], told.peers)
       : empty("No other box yet", "Run edge fleet join with the fleet's code on another box."),
   );
 }
