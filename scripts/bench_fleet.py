@@ -3,8 +3,9 @@
     .venv/bin/python scripts/bench_fleet.py [--count 200]
 
 Three boxes with three NATS servers on 127.0.0.1, all on this machine. `until known`: from the answer of the enrolment
-at A to the end of B's first search by that face which finds them, asked again and again. `a request`: an enrolment by a
-vector at a box that is alone, at one of the fleet, and at one whose brokers are all dead, each in turn in one run.
+at A to the end of B's first search by that face which finds them, asked again and again. `somebody new` and `somebody
+known`: an enrolment by a vector, and a match, at a box that is alone, at one of the fleet, and at one whose brokers are
+all dead, each in turn in one run.
 """
 
 from __future__ import annotations
@@ -65,15 +66,11 @@ def measure(folder: Path, count: int) -> None:
         token = boxes[1].service.token("admin")
         known = [until_known(boxes[0].service, boxes[1].service, token, faces) for _ in range(count)]
         print(f"until known: {told(known)}")
-        both = [(spent(alone, faces), spent(boxes[0].service, faces)) for _ in range(count)]
-        print(f"a request, box alone: {told([one for one, _ in both])}")
-        print(f"a request, in the fleet: {told([one for _, one in both])}")
+        compare("in the fleet", alone, boxes[0].service, faces, count)
         for box in boxes:
             box.kill_nats()
         until(lambda: not boxes[0].state()["connected"], 60)
-        both = [(spent(alone, faces), spent(boxes[0].service, faces)) for _ in range(count)]
-        print(f"a request, box alone: {told([one for one, _ in both])}")
-        print(f"a request, brokers down: {told([one for _, one in both])}")
+        compare("brokers down", alone, boxes[0].service, faces, count)
     finally:
         for box in boxes:
             box.end()
@@ -113,9 +110,17 @@ def until_known(at: Service, there: Service, token: str, faces: Faces) -> float:
         assert time.perf_counter() - begun < 30, "it never knew"
 
 
-def spent(service: Service, faces: Faces) -> float:
-    """Return the seconds of one enrolment."""
-    vector = faces.new()
+def compare(name: str, alone: Service, fleet: Service, faces: Faces, count: int) -> None:
+    """Print what the two take for somebody new and for somebody known, in turn."""
+    known = faces.new()
+    for what, vector in (("new", faces.new), ("known", lambda: known)):
+        both = [(spent(alone, vector()), spent(fleet, vector())) for _ in range(count)]
+        print(f"somebody {what}, box alone: {told([one for one, _ in both[1:]])}")
+        print(f"somebody {what}, {name}: {told([one for _, one in both[1:]])}")
+
+
+def spent(service: Service, vector: str) -> float:
+    """Return the seconds of one request."""
     begun = time.perf_counter()
     answer = service.create(embedding=vector)
     assert answer.status_code in (200, 201), answer.text
