@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -139,7 +140,8 @@ def test_a_camera_is_watched_by_rtsp_with_the_address_and_its_password_in_a_file
         address.write_text(f"rtsp://ann:correct%20horse@127.0.0.1:{port}/live\n")
         address.chmod(0o600)
         command = [sys.executable, "-m", "edge", *common, "--address-file", str(address), "--passage", "60"]
-        watch = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # who runs this in the background may ignore it
+        watch = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heeding)
         assert watch.stderr is not None
         told = ""
         while "asked again" not in told and (line := watch.stderr.readline()):

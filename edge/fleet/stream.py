@@ -65,10 +65,17 @@ class Bounds:
     last: int
 
 
+class Unanswered(NatsTimeout):
+    """Nobody answers for the stream."""
+
+    def __str__(self) -> str:
+        return "the stream does not answer: most of its servers must be on, and reach each other"
+
+
 async def insisted(attempt: Callable[[], Awaitable[Result]]) -> Result:
     """Return what the call returns in the end: it is one that may be made twice.
 
-    Raises NatsTimeout where nobody answers for TIMEOUT_SECONDS, and whatever else the call raises.
+    Raises Unanswered where nobody answers for TIMEOUT_SECONDS, and whatever else the call raises.
     """
     loop = asyncio.get_running_loop()
     until = loop.time() + TIMEOUT_SECONDS
@@ -77,7 +84,7 @@ async def insisted(attempt: Callable[[], Awaitable[Result]]) -> Result:
             return await attempt()
         except (NatsTimeout, ServiceUnavailableError, NoStreamResponseError) as error:
             if loop.time() > until:
-                raise NatsTimeout from error
+                raise Unanswered from error
             if not isinstance(error, NatsTimeout):
                 await asyncio.sleep(PAUSE_SECONDS)
 
@@ -184,7 +191,7 @@ class Stream:
     async def read(self, sequence: int) -> list[tuple[int, bytes]]:
         """Return messages from that place on (place, body), in order and without a gap; none where none is there yet.
 
-        Raises NatsTimeout where no server answers.
+        Raises Unanswered.
         """
         return await insisted(partial(self._read, sequence))
 

@@ -299,12 +299,12 @@ class Applying:
             return
         name = records.person_id_of(self._transaction, number)
         ids = [one for one in (name, *self._aliases(number)) if one is not None]
+        news = [one for one in ids if one not in known_ids and not records.is_buried(self._transaction, one)]
         records.bury(self._transaction, ids)
         self._delete(number)
         self.erases = True
-        for one in ids:
-            if one not in (person_id, *known_ids):
-                self.say_erased(one)
+        for one in news:
+            self.say_erased(one)
 
     def say_erased(self, person_id: str) -> None:
         """Say once more that the person is erased: the stream has something of them that is later, or lacks it."""
