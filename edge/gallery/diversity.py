@@ -24,7 +24,8 @@ def most_different(vectors: Sequence[Vector], qualities: Sequence[float], most: 
     chosen = [int(np.argmin(rank))]
     nearest = points @ points[chosen[0]]
     while len(chosen) < most:
-        farthest = int(np.lexsort((rank, nearest))[0])
+        alike = np.flatnonzero(nearest <= nearest.min() + (1 - SAME))  # one picture sent twice differs in the last bits
+        farthest = int(alike[np.argmin(rank[alike])])
         if nearest[farthest] >= SAME:  # the chosen themselves are at 1
             break
         chosen.append(farthest)

@@ -412,3 +412,10 @@ def test_of_equals_the_better_then_the_earlier_stays() -> None:
     vectors = [np.array(v, np.float32) for v in ([1, 0], [0, 1], [0, -1], [0, 1], [1, 0])]
     assert most_different(vectors, [0.5, 0.1, 0.2, 0.3, 0.5], 20) == [0, 3, 2]
     assert most_different(vectors, [0.5, 0.2, 0.2, 0.2, 0.5], 20) == [0, 1, 2]
+
+
+def test_a_copy_that_differs_in_the_last_bits_does_not_take_the_place_of_what_is_there() -> None:
+    kept, other = np.eye(8, dtype=np.float32)[:2]
+    copy = (other + np.float32(-3e-8) * kept).astype(np.float32)
+    assert copy @ kept < other @ kept, "a little farther, by how it was computed"
+    assert most_different([kept, other, copy], [1.0, 0.5, 0.5], 3) == [0, 1]
