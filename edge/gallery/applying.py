@@ -100,8 +100,8 @@ class Applying:
             number = self._put_record(operation, number, list_number)
             if number is not None and not is_own:
                 is_more_known = self._fuse(number, operation)
-                self.put_aliases(number, operation.aliases)
                 self.put_content(number, operation)
+                self.put_aliases(number, operation.aliases)
                 if is_more_known:
                     self.say_whole(number)
         if number is not None and operation.newness is not None and operation.templates:

@@ -6,6 +6,7 @@ published. So two boxes that seed each other end with the same persons, whoever 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -261,12 +262,15 @@ class Seeding:
         self.published += 1
 
     def _exact(self, number: int, operation: Operation) -> Operation:
-        """Return the operation with what is to go, so that the templates are those of the snapshot."""
+        """Return the operation with what is to go, so that the templates are those of the snapshot.
+
+        Of one picture that was sent to two boxes both have the vector, and times of their own.
+        """
         if outbox.has(self._transaction, operation.subject):
             return operation
-        wanted = {one.key for one in operation.templates}
-        known = {records.shared(one).key for one in records.known_templates(self._transaction, number)}
-        return operation.with_removed(tuple(sorted(known - wanted)))
+        wanted = {dataclasses.replace(one, picture=None) for one in operation.templates}
+        known = {records.shared(one) for one in records.known_templates(self._transaction, number)}
+        return operation.with_removed(tuple(sorted(one.key for one in known - wanted)))
 
     def _newcomer(self, rest: bytes) -> None:
         (size,) = struct.unpack("<I", rest[:4])

@@ -436,6 +436,18 @@ def test_what_went_wrong_in_a_box_is_mended_by_another_s_snapshot(boxes: list[Bo
     assert [box.who(1) for box in boxes] == [ids[0]] * 3
 
 
+def test_one_vector_with_two_times_is_mended_too(boxes: list[Box]) -> None:
+    added = boxes[0].add(1)
+    settle(boxes)
+    with boxes[1].gallery.database.write(replicates=False) as transaction:
+        transaction.execute("UPDATE templates SET created_ms = created_ms + 5")
+    assert boxes[1].gallery.digest() != boxes[0].gallery.digest()
+    boxes[1].seed_from(boxes[0])
+    settle(boxes)
+    assert_alike(boxes)
+    assert [box.who(1) for box in boxes] == [added] * 3
+
+
 def test_a_restored_backup_says_nothing_twice_and_loses_nothing(boxes: list[Box], tmp_path: Path) -> None:
     import shutil
 
