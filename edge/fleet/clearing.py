@@ -12,7 +12,6 @@ from nats.errors import TimeoutError as NatsTimeout
 
 from edge.errors import StorageFull
 from edge.fleet.box import Box
-from edge.fleet.peers import BEATS_MISSED
 from edge.fleet.stream import Stream
 
 log = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ class Clearing:
         It is emptied as a whole, in a moment in which everybody has read all of it: a box that is silent is seeded by
         another when it comes back.
         """
-        await asyncio.sleep(BEATS_MISSED * self._box.terms.digest_seconds)  # by then every box has been heard
+        await asyncio.sleep(self._box.terms.silent_seconds)  # by then every box has been heard
         while True:
             try:
                 await self._clear_once()
@@ -60,7 +59,7 @@ class Clearing:
     async def _have_all_read(self, last: int) -> bool:
         """Whether every other box that is not silent has read up to there."""
         box = self._box
-        waited_for = {beat.box for beat in box.peers.heard_within(BEATS_MISSED * box.terms.digest_seconds)}
+        waited_for = {beat.box for beat in box.peers.heard_within(box.terms.silent_seconds)}
         inbox = self._client.new_inbox()
         answers = await self._client.subscribe(inbox)
         try:

@@ -11,7 +11,7 @@ from nats.errors import Error as NatsError
 from edge.errors import StorageFull
 from edge.fleet import snapshots
 from edge.fleet.box import Box, woken
-from edge.fleet.peers import BEATS_MISSED, Beat
+from edge.fleet.peers import Beat
 from edge.fleet.stream import Bounds, Stream
 from edge.gallery.replica import Incomplete
 
@@ -65,7 +65,7 @@ class Following:
             position = await box.position()
             is_left_behind = position is not None and _leaves_behind(bounds, position)
             stuck_since = (stuck_since or now()) if is_left_behind else None
-            is_lost = stuck_since is not None and now() - stuck_since > BEATS_MISSED * box.terms.digest_seconds
+            is_lost = stuck_since is not None and now() - stuck_since > box.terms.silent_seconds
             if position is None or (is_left_behind and not is_lost):  # nobody there yet to be seeded by
                 await asyncio.sleep(SEED_PAUSE_SECONDS)
                 continue
@@ -122,7 +122,7 @@ class Following:
         if position is not None and not is_left_behind and box.mend_from is None:
             return
         wanted, box.mend_from = box.mend_from, None
-        beats = box.peers.heard_within(BEATS_MISSED * box.terms.digest_seconds)
+        beats = box.peers.heard_within(box.terms.silent_seconds)
         sources = [beat for beat in beats if beat.position >= (position or 0) + is_left_behind]
         sources.sort(key=lambda beat: (beat.box != wanted, beat.outbox, -beat.position, beat.box))
         for beat in sources:

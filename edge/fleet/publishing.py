@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-
 from nats.aio.client import Client
 
 from edge.fleet.box import Box, woken
 from edge.fleet.stream import Stream
 
-log = logging.getLogger(__name__)
-
 AT_ONCE = 64
+"""Operations that are looked up together."""
 
 LOOK_SECONDS = 4.0
 """For something to publish, where nobody has said that there is."""

@@ -27,6 +27,11 @@ class Terms:
     spool: Path
     """A folder for what is too large for memory."""
 
+    @property
+    def silent_seconds(self) -> float:
+        """After which a box that was not heard counts as silent."""
+        return BEATS_MISSED * self.digest_seconds
+
 
 @dataclass(frozen=True)
 class State:
@@ -69,7 +74,7 @@ def peers_of(told: Told, terms: Terms) -> tuple[dict[str, object], ...]:
             "outbox": beat.outbox,
             "pack": beat.pack,
             "same_pack": beat.pack == terms.pack,
-            "silent": ago > BEATS_MISSED * terms.digest_seconds,
+            "silent": ago > terms.silent_seconds,
         }
         for beat, ago in ((peer.beat, time.monotonic() - peer.heard) for peer in told.others)
     )

@@ -66,6 +66,14 @@ class Told:
                 self.unsure.add(id_)
             return one
 
+    def note_enrolled(self, *answered: str | None) -> None:
+        """Remember under which ids a face was added, None: it was not; two ids are those of two boxes."""
+        ids = [one for one in answered if one is not None]
+        with self.lock:
+            self.enrolled.update(ids)
+            if len(ids) > 1:
+                self.pairs.append((ids[0], ids[1]))
+
     def note(self, answer: requests.Response, box: FleetBox, *expected: int) -> bool:
         """Count an answer; return whether it is 200."""
         with self.lock:
@@ -132,24 +140,19 @@ class Callers:
         return str(answer.json()["persons"][0]["person_id"])
 
     def _enrol(self, session: requests.Session, box: FleetBox, dice: random.Random) -> None:
-        person_id = self._added(session, box, self._new_face(dice))
-        with self._told.lock:
-            self._told.enrolled |= {person_id} if person_id else set()
+        self._told.note_enrolled(self._added(session, box, self._new_face(dice)))
 
     def _enrol_twice(self, second: ThreadPoolExecutor, dice: random.Random) -> None:
         """Let two boxes see one face in the same moment. Nobody erases one of the two before both are known."""
         face = self._new_face(dice)
-        ids: list[str] = []
+        ids: list[str | None] = []
         with requests.Session() as here, requests.Session() as there:
             one, other = dice.sample(list(self._boxes), 2)
             asked = second.submit(self._added, there, other, face)
             for added in (lambda: self._added(here, one, face), asked.result):
                 with suppress(requests.RequestException):  # that box is dead, or dies
-                    ids += [person_id for person_id in (added(),) if person_id]
-        with self._told.lock:
-            self._told.enrolled.update(ids)
-            if len(ids) > 1:
-                self._told.pairs.append((ids[0], ids[1]))
+                    ids.append(added())
+        self._told.note_enrolled(*ids)
 
     def _change(self, session: requests.Session, box: FleetBox, dice: random.Random) -> None:
         person_id = self._told.somebody(dice)
@@ -163,9 +166,7 @@ class Callers:
         person_id = self._told.taken(dice)
         if person_id is None:
             return
-        url = f"{box.service.url}/v1/person/delete"
-        answer = session.post(url, json={"person_id": person_id}, headers=self._headers(box), timeout=TIMEOUT_SECONDS)
-        is_done = self._told.note(answer, box, 404)
+        is_done = self._told.note(box.erase(person_id, session), box, 404)
         with self._told.lock:
             self._told.unsure.discard(person_id)
             if is_done:

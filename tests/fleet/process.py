@@ -69,6 +69,14 @@ class FleetBox:
     def add(self, vector: Sequence[float], name: str = "") -> requests.Response:
         return self.service.create(embedding=json.dumps(list(vector)), fields=[("fields", name)] if name else ())
 
+    def erase(self, person_id: str, session: requests.Session | None = None) -> requests.Response:
+        return (session or self.service.session).post(
+            f"{self.service.url}/v1/person/delete",
+            json={"person_id": person_id},
+            headers={"Authorization": f"Bearer {self.service.camera}"},
+            timeout=20,
+        )
+
     def count(self) -> int:
         return int(self.service.session.get(f"{self.service.url}/health", timeout=20).json()["persons"])
 

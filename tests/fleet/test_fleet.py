@@ -93,12 +93,7 @@ def test_what_is_erased_at_one_is_erased_at_all(fleet: list[FleetBox]) -> None:
     person = fleet[1].add(vector(5)).json()["persons"][0]
     before = fleet[1].count()
     until(lambda: all(box.count() == before for box in fleet))
-    answer = fleet[2].service.session.post(
-        f"{fleet[2].service.url}/v1/person/delete",
-        json={"person_id": person["person_id"]},
-        headers={"Authorization": f"Bearer {fleet[2].service.camera}"},
-        timeout=20,
-    )
+    answer = fleet[2].erase(person["person_id"])
     assert answer.status_code == 200, answer.text
     until(lambda: all(box.count() == before - 1 for box in fleet))
     until(lambda: alike(fleet))
